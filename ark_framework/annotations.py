@@ -1,0 +1,178 @@
+"""The annotation table: one row per image, checked once, then trusted.
+
+Columns of a valid table, in this order:
+
+========================  =======================================================================
+``image``                 path below the dataset's root, posix, unique, never leaving the root
+``split``                 ``train``, ``val``, ``test`` or missing (= not used)
+``patient``               string, local to the dataset, or missing (= its own patient)
+``sex``                   ``M``, ``F`` or missing
+``age``                   years, float, NaN = missing
+``view``                  ``PA``, ``AP``, ``LATERAL``, … or missing
+``source_id``             identity shared with another dataset, such as ``nih:00000061_012.png``
+``source_patient``        likewise for the patient, such as ``nih:61``
+one per label             float: 1, 0, NaN = not annotated, -1 = uncertain (multilabel only)
+========================  =======================================================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ark_framework.errors import DataError
+from ark_framework.specs import LabelSchema
+
+SPLITS = ("train", "val", "test")
+TEXT_COLUMNS = ("image", "split", "patient", "sex", "view", "source_id", "source_patient")
+COLUMNS = ("image", "split", "patient", "sex", "age", "view", "source_id", "source_patient")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotationTable:
+    """A validated table: ``frame`` has exactly :data:`COLUMNS` and the schema's labels."""
+
+    dataset: str
+    schema: LabelSchema
+    frame: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def rows(self, split: str) -> np.ndarray:
+        """Return the row numbers of one split, ``(n,)`` int64, in table order."""
+        return np.flatnonzero((self.frame["split"] == split).to_numpy(dtype=bool))
+
+    def targets(self) -> np.ndarray:
+        """Return the raw labels, ``(N, C)`` float32 with NaN and -1 as read; ``(N, 0)`` for masks."""
+        if self.schema.kind == "mask":
+            return np.zeros((len(self.frame), 0), dtype=np.float32)
+        return self.frame[list(self.schema.labels)].to_numpy(dtype=np.float32)
+
+    def groups(self) -> np.ndarray:
+        """Return each row's patient as an integer code ``(N,)``; a row without one is its own."""
+        patient = self.frame["patient"]
+        own = pd.Series("\0" + self.frame["image"].astype(str), index=patient.index)
+        return pd.factorize(patient.where(patient.notna(), own))[0]
+
+
+def validate(frame: pd.DataFrame, *, dataset: str, schema: LabelSchema) -> AnnotationTable:
+    """Check a plugin's table and bring it into canonical form.
+
+    Raises:
+        DataError: naming the dataset, the row and the value, on one line.
+    """
+    if not isinstance(frame, pd.DataFrame):
+        raise DataError(f"{dataset}: read() returned {type(frame).__name__}, not a pandas DataFrame")
+    labels = () if schema.kind == "mask" else schema.labels
+    missing = [name for name in ("image", "split", *labels) if name not in frame.columns]
+    if missing:
+        raise DataError(
+            f"{dataset}: the table has no column {missing[0]!r}; it has "
+            f"{', '.join(map(repr, list(frame.columns)[:24]))}"
+        )
+    clean = pd.DataFrame({name: _column(frame, name) for name in COLUMNS})
+    for label in labels:
+        clean[label] = _numbers(frame[label], dataset, label, frame["image"])
+    _check_images(clean["image"], dataset)
+    for name, allowed in (("split", SPLITS), ("sex", ("M", "F"))):
+        wrong = clean[name].notna() & ~clean[name].isin(allowed)
+        _refuse(clean, wrong, name, dataset, f"must be one of {', '.join(allowed)} or missing")
+    if labels:
+        _check_labels(clean, schema, dataset)
+    if clean.empty:
+        raise DataError(f"{dataset}: the table has no rows; is the root the right folder?")
+    return AnnotationTable(dataset=dataset, schema=schema, frame=clean.reset_index(drop=True))
+
+
+def with_validation(
+    table: AnnotationTable, *, fraction: float, seed: int
+) -> tuple[AnnotationTable, int]:
+    """Move whole patients from train to val where a dataset has no validation split.
+
+    Args:
+        table: The table; returned as it is when it has validation rows already.
+        fraction: Share of training *patients* to move, 0..1.
+        seed: Own seed of this draw, so that it does not move with the run's seed.
+
+    Returns:
+        The table and the number of rows moved.
+    """
+    train = table.rows("train")
+    if len(table.rows("val")) or not len(train) or fraction <= 0:
+        return table, 0
+    groups = table.groups()
+    patients = np.unique(groups[train])
+    count = min(max(1, round(fraction * len(patients))), len(patients) - 1)
+    if count < 1:
+        return table, 0
+    chosen = np.random.default_rng(seed).permutation(patients)[:count]
+    moved = train[np.isin(groups[train], chosen)]
+    frame = table.frame.copy()
+    frame.loc[moved, "split"] = "val"
+    return AnnotationTable(dataset=table.dataset, schema=table.schema, frame=frame), len(moved)
+
+
+def _column(frame: pd.DataFrame, name: str) -> pd.Series:
+    if name == "age":
+        if name not in frame.columns:
+            return pd.Series(np.nan, index=frame.index, dtype="float64")
+        return pd.to_numeric(frame[name], errors="coerce").astype("float64")
+    if name not in frame.columns:
+        return pd.Series(None, index=frame.index, dtype="object")
+    column = frame[name].astype("object")
+    return column.where(column.isna(), column.astype(str)).where(column.notna(), None)
+
+
+def _numbers(column: pd.Series, dataset: str, label: str, images: pd.Series) -> pd.Series:
+    numbers = pd.to_numeric(column, errors="coerce").astype("float64")
+    wrong = numbers.isna() & column.notna()
+    if wrong.any():
+        row = int(np.flatnonzero(wrong.to_numpy())[0])
+        raise DataError(
+            f"{dataset}: label {label!r} of row {row} (image {images.iloc[row]!r}) is "
+            f"{column.iloc[row]!r}, not a number"
+        )
+    return numbers
+
+
+def _check_images(images: pd.Series, dataset: str) -> None:
+    frame = images.to_frame()
+    _refuse(frame, images.isna() | (images == ""), "image", dataset, "must not be empty")
+    unsafe = images.str.startswith("/") | images.str.contains("\\", regex=False)
+    unsafe |= images.str.match(r"^[A-Za-z]:") | images.str.contains(r"(?:^|/)\.\.(?:/|$)")
+    unsafe |= images.str.contains("\0", regex=False)
+    _refuse(frame, unsafe, "image", dataset, "must be a posix path below the dataset's root")
+    twice = images.duplicated()
+    _refuse(frame, twice, "image", dataset, "stands in the table twice")
+
+
+def _check_labels(frame: pd.DataFrame, schema: LabelSchema, dataset: str) -> None:
+    values = frame[list(schema.labels)].to_numpy()
+    allowed = np.isnan(values) | (values == 0) | (values == 1)
+    if schema.kind == "multilabel":
+        allowed |= values == -1
+    if not allowed.all():
+        row, column = np.argwhere(~allowed)[0]
+        raise DataError(
+            f"{dataset}: label {schema.labels[column]!r} of row {row} (image "
+            f"{frame['image'].iloc[row]!r}) is {values[row, column]:g}; a {schema.kind} label is "
+            + ("1, 0, -1 or missing" if schema.kind == "multilabel" else "1, 0 or missing")
+        )
+    if schema.kind == "multiclass":
+        blank = np.isnan(values)
+        wrong = ~(blank.all(axis=1) | (~blank.any(axis=1) & (np.nansum(values, axis=1) == 1)))
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            raise DataError(
+                f"{dataset}: row {row} (image {frame['image'].iloc[row]!r}) must have exactly one "
+                f"class of {', '.join(schema.labels)} set to 1, or none annotated"
+            )
+
+
+def _refuse(frame: pd.DataFrame, wrong: pd.Series, name: str, dataset: str, why: str) -> None:
+    if wrong.any():
+        row = int(np.flatnonzero(wrong.to_numpy())[0])
+        raise DataError(f"{dataset}: {name} of row {row}, {frame[name].iloc[row]!r}, {why}")
