@@ -46,7 +46,7 @@ class AnnotationTable:
         return np.flatnonzero((self.frame["split"] == split).to_numpy(dtype=bool))
 
     def targets(self) -> np.ndarray:
-        """Return the raw labels, ``(N, C)`` float32 with NaN and -1 as read; ``(N, 0)`` for masks."""
+        """Return the raw labels, ``(N, C)`` float32 with NaN and -1; ``(N, 0)`` for masks."""
         if self.schema.kind == "mask":
             return np.zeros((len(self.frame), 0), dtype=np.float32)
         return self.frame[list(self.schema.labels)].to_numpy(dtype=np.float32)
@@ -65,7 +65,9 @@ def validate(frame: pd.DataFrame, *, dataset: str, schema: LabelSchema) -> Annot
         DataError: naming the dataset, the row and the value, on one line.
     """
     if not isinstance(frame, pd.DataFrame):
-        raise DataError(f"{dataset}: read() returned {type(frame).__name__}, not a pandas DataFrame")
+        raise DataError(
+            f"{dataset}: read() returned {type(frame).__name__}, not a pandas DataFrame"
+        )
     labels = () if schema.kind == "mask" else schema.labels
     missing = [name for name in ("image", "split", *labels) if name not in frame.columns]
     if missing:

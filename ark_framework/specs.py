@@ -65,20 +65,25 @@ class LabelSchema:
     def __post_init__(self) -> None:
         _check_name("label schema", self.name)
         if self.kind not in ("multilabel", "multiclass", "mask"):
-            raise PluginError(f"label schema {self.name!r}: kind {self.kind!r} is not one of "
-                              "multilabel, multiclass, mask")
+            raise PluginError(
+                f"label schema {self.name!r}: kind {self.kind!r} is not one of "
+                "multilabel, multiclass, mask"
+            )
         if not isinstance(self.labels, tuple) or not self.labels:
             raise PluginError(f"label schema {self.name!r}: labels must be a non-empty tuple")
         if len(set(self.labels)) != len(self.labels):
             raise PluginError(f"label schema {self.name!r}: a label is named twice")
         unknown = set(self.report or ()) - set(self.labels)
         if unknown:
-            raise PluginError(f"label schema {self.name!r}: report names {sorted(unknown)}, which "
-                              "are not among its labels")
+            raise PluginError(
+                f"label schema {self.name!r}: report names {sorted(unknown)}, which "
+                "are not among its labels"
+            )
         low, high = self.soft_range
         if not 0.0 <= low <= high <= 1.0:
-            raise PluginError(f"label schema {self.name!r}: soft_range {self.soft_range} must lie "
-                              "in 0..1")
+            raise PluginError(
+                f"label schema {self.name!r}: soft_range {self.soft_range} must lie in 0..1"
+            )
 
     @property
     def scored(self) -> tuple[str, ...]:
@@ -149,10 +154,13 @@ class DatasetSpec:
     def __post_init__(self) -> None:
         _check_name("dataset", self.name)
         if self.channels not in (1, 3):
-            raise PluginError(f"dataset {self.name!r}: channels must be 1 or 3, not "
-                              f"{self.channels!r}")
-        if isinstance(self.schema, LabelSchema) and self.schema.kind == "mask" and not (
-            self.read_mask
+            raise PluginError(
+                f"dataset {self.name!r}: channels must be 1 or 3, not {self.channels!r}"
+            )
+        if (
+            isinstance(self.schema, LabelSchema)
+            and self.schema.kind == "mask"
+            and not (self.read_mask)
         ):
             raise PluginError(f"dataset {self.name!r}: a mask schema needs read_mask")
 

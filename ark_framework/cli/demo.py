@@ -1,0 +1,77 @@
+"""``ark demo``: pretrain on the phantom world, and compare with logistic regression on pixels."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+
+from ark_framework.cli.packing import PackingBar
+from ark_framework.errors import MachineError
+
+if TYPE_CHECKING:
+    from ark_framework.preparation import Prepared
+
+
+@click.command("demo")
+@click.option("--out", type=click.Path(path_type=Path), help="Keep the run in this folder.")
+@click.option("--seed", type=int, default=0, show_default=True)
+def demo(out: Path | None, seed: int) -> None:
+    """Train on drawn films, no data needed: about five minutes on two cores.
+
+    The films are drawn by a program.  Nothing here is medicine.
+    """
+    console = Console()
+    if out is not None:
+        _run(console, out, seed)
+        return
+    with TemporaryDirectory(prefix="ark-demo-") as folder:
+        _run(console, Path(folder) / "run", seed)
+
+
+def _run(console: Console, out: Path, seed: int) -> None:
+    from ark_framework import config as configuration
+    from ark_framework.cli.plan import show
+    from ark_framework.cli.progress import Progress
+    from ark_framework.cli.scores import table
+    from ark_framework.launch import train
+    from ark_framework.preparation import prepare
+
+    config = configuration.parse({**configuration.recipe("demo"), "seed": seed})
+    with PackingBar(console) as packing:
+        prepared = prepare(config, progress=packing, say=console.print)
+    show(console, prepared.plan, as_json=False)
+    console.print(f"the teacher's first momentum is {config.teacher.momentum}, not 0.9: a demo "
+                  "makes few teacher updates")
+    result = train(config, out=out, watching=(Progress(console),), say=console.print)
+    console.print(table(result.scores, _baseline(console, prepared)))
+    console.print("drawn films, research software: these numbers say nothing about patients")
+
+
+def _baseline(console: Console, prepared: Prepared) -> dict[str, float] | None:
+    from ark_framework.baseline import pixel_logistic
+    from ark_framework.metrics import score
+
+    found: dict[str, float] = {}
+    try:
+        for task in prepared.plan.tasks:
+            corpus = prepared.corpora[task.dataset]
+            rows = {split: corpus.rows(split) for split in ("train", "val", "test")}
+            targets = corpus.table.targets()
+            scores = pixel_logistic(
+                corpus.images(rows["train"]), targets[rows["train"]],
+                corpus.images(rows["val"]), targets[rows["val"]],
+                corpus.images(rows["test"]), schema=corpus.schema,
+            )
+            found[task.name] = score(
+                task=task.name, model="pixels", split="test", scores=scores,
+                targets=targets[rows["test"]], schema=corpus.schema,
+            ).auroc
+    except MachineError as error:
+        console.print(f"no pixel baseline: {error}")
+        return None
+    return {name: value for name, value in found.items() if not math.isnan(value)}

@@ -1,0 +1,58 @@
+"""A progress bar for packing films."""
+
+from __future__ import annotations
+
+from time import monotonic
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import TimeRemainingColumn as Remaining
+
+# Seconds between plain lines where there is no terminal.
+QUIET = 10.0
+
+
+class PackingBar:
+    """Called as ``bar(dataset, done, total)``; a bar on a terminal, else a line now and then."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar: Progress | None = None
+        self._ids: dict[str, TaskID] = {}
+        self._spoke = 0.0
+
+    def __enter__(self) -> PackingBar:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._close()
+
+    def __call__(self, dataset: str, done: int, total: int) -> None:
+        """Show ``done`` of ``total`` films of a dataset."""
+        if self._console.is_terminal:
+            self._draw(dataset, done, total)
+        elif done == total or monotonic() - self._spoke > QUIET:
+            self._spoke = monotonic()
+            self._console.print(f"packing {dataset}: {done}/{total}")
+
+    def _draw(self, dataset: str, done: int, total: int) -> None:
+        if self._bar is None:
+            self._bar = Progress(
+                TextColumn("packing {task.description}"), BarColumn(), MofNCompleteColumn(),
+                Remaining(), console=self._console,
+            )
+            self._bar.start()
+        if dataset not in self._ids:
+            self._ids[dataset] = self._bar.add_task(dataset, total=total)
+        self._bar.update(self._ids[dataset], completed=done, total=total)
+        if done == total:
+            self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar, self._ids = None, {}

@@ -1,0 +1,69 @@
+"""``ark plan``: what a training run would do, number by number."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from ark_framework.cli.packing import PackingBar
+from ark_framework.cli.settings import gather, roots, settings
+from ark_framework.cli.words import WordsCommand
+
+if TYPE_CHECKING:
+    from ark_framework.plan import RunPlan
+
+
+@click.command("plan", cls=WordsCommand)
+@settings
+@click.option("--json", "as_json", is_flag=True, help="Print the whole plan as JSON.")
+def plan(data: tuple[str, ...], as_json: bool, **given: Any) -> None:
+    """Print the plan of a run: rows, steps, learning rate, momentum, what is left of the start.
+
+    \b
+    ark plan --plugins ark-phantom --set cycles=5
+    """
+    from ark_framework.preparation import prepare
+
+    console = Console(stderr=as_json)
+    with PackingBar(console) as packing:
+        prepared = prepare(gather(**given), roots=roots(data), progress=packing,
+                           say=console.print)
+    show(console, prepared.plan, as_json=as_json)
+
+
+def show(console: Console, plan: RunPlan, *, as_json: bool) -> None:
+    """Print a plan as tables, or as JSON."""
+    if as_json:
+        click.echo(json.dumps(plan.to_json()))
+        return
+    tasks = Table("task", "kind", "labels", "head", "loss", "train", "val", "test", "steps/cycle")
+    for task in plan.tasks:
+        tasks.add_row(task.name, task.kind, str(len(task.labels)), task.head, task.loss,
+                      *(str(n) for n in (task.rows, task.val_rows, task.test_rows, task.steps)))
+    console.print(tasks)
+    course = Table("at", "step", "learning rate", "momentum", "consistency weight")
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        step = round(share * (plan.total_steps - 1))
+        update = plan.update_of(plan.visit_of(step), step)
+        course.add_row(f"{share:.0%}", str(step), f"{plan.lr(step):.3g}",
+                       f"{plan.momentum(update):.5f}", f"{plan.consistency_weight(update):.4f}")
+    console.print(course)
+    console.print(f"{plan.strategy}: {plan.cycles} cycles, {plan.total_steps} steps, "
+                  f"{plan.updates} teacher updates")
+    warn(console, plan)
+
+
+def warn(console: Console, plan: RunPlan) -> None:
+    """Say what share of its start is left in the teacher, and warn if it is much."""
+    from ark_framework.plan import RESIDUAL_WARNING
+
+    left = f"{plan.residual:.4f} of the teacher will still be its initial weights"
+    if plan.residual > RESIDUAL_WARNING:
+        console.print(f"[yellow]warning:[/] {left} (more than {RESIDUAL_WARNING}); train more "
+                      "cycles or lower teacher.momentum")
+    else:
+        console.print(left)

@@ -1,0 +1,91 @@
+"""The options that every command with a configuration shares, and how they become one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ark_framework import config as configuration
+from ark_framework.config import RunConfig
+from ark_framework.errors import ConfigError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def settings(command: Command) -> Command:
+    """Add the configuration options to a click command."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+_OPTIONS = (
+    click.option("--plugins", multiple=True, metavar="NAME...",
+                 help="Plugins that may speak, in order: a b, a,b or repeated."),
+    click.option("--tasks", multiple=True, metavar="DATASET...",
+                 help="Datasets that train, in order; all of the plugins' by default."),
+    click.option("--data", multiple=True, metavar="NAME=PATH...",
+                 help="Where a dataset lies, for this command."),
+    click.option("-c", "--config", "file", type=click.Path(path_type=Path, dir_okay=False),
+                 help="YAML file with settings."),
+    click.option("--recipe", metavar="NAME", help="Named settings to start from (default, ark5, "
+                 "ark6, ark6-as-released)."),
+    click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE",
+                 help="One setting, such as optim.lr=0.01; YAML values."),
+    click.option("--store", type=click.Path(path_type=Path, file_okay=False),
+                 help="Folder of packed films."),
+    click.option("--limit", type=click.IntRange(min=1), metavar="N",
+                 help="At most N films per split, for a quick try."),
+)
+
+
+def gather(
+    *,
+    plugins: Sequence[str],
+    tasks: Sequence[str],
+    file: Path | None,
+    recipe: str | None,
+    assignments: Sequence[str],
+    store: Path | None,
+    limit: int | None,
+) -> RunConfig:
+    """Lay defaults, recipe, file, flags and ``--set`` over one another, later first.
+
+    Raises:
+        ConfigError: one line that names the key.
+    """
+    flags: dict[str, Any] = {}
+    if plugins:
+        flags["plugins"] = list(plugins)
+    if tasks:
+        flags["tasks"] = [{"dataset": name} for name in tasks]
+    if store is not None:
+        flags["store"] = {"folder": str(store)}
+    if limit is not None:
+        flags["limit"] = limit
+    return configuration.parse(
+        configuration.merge(
+            configuration.recipe(recipe or "default"),
+            configuration.load_yaml(file) if file else {},
+            flags,
+            *(configuration.assignment(text) for text in assignments),
+        )
+    )
+
+
+def roots(data: Sequence[str]) -> dict[str, Path]:
+    """Read ``NAME=PATH`` words.
+
+    Raises:
+        ConfigError: a word has no ``=``.
+    """
+    found: dict[str, Path] = {}
+    for word in data:
+        name, equals, path = word.partition("=")
+        if not equals or not name or not path:
+            raise ConfigError(f"--data {word!r}: write NAME=PATH, such as --data rsna=/data/rsna")
+        found[name] = Path(path)
+    return found

@@ -1,0 +1,322 @@
+"""What the user may write: strict, frozen models; an unknown key is an error with a suggestion.
+
+Precedence: defaults, then recipe, then file, then flags, then ``--set``.  Plugin options stay a
+mapping here; the registry checks them against the plugin's own type.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ark_framework.errors import ConfigError, did_you_mean
+
+
+class Section(BaseModel):
+    """Base of every section: strict, frozen, no unknown keys."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", validate_default=True)
+
+
+class TaskConfig(Section):
+    """One task: a dataset and what to do differently for it."""
+
+    dataset: str
+    name: str | None = Field(default=None, description="task name; the dataset's when absent")
+    head: str | None = Field(default=None, description="head; the dataset's when absent")
+    loss: str | None = Field(default=None, description="loss; by the schema's kind when absent")
+    weight: float = Field(default=1.0, gt=0, description="factor on the task loss")
+    steps: int | None = Field(default=None, gt=0, description="steps a cycle; one pass when absent")
+    max_rows: int | None = Field(default=None, gt=0, description="train on at most this many films")
+    class_weights: Literal["balanced"] | dict[str, float] | None = Field(
+        default=None, description="weight of a positive, per label"
+    )
+
+
+class StoreConfig(Section):
+    """How films are packed."""
+
+    folder: str | None = Field(default=None, description="$ARK_STORE or the cache when absent")
+    size: int = Field(default=256, ge=16, le=4096, description="stored side in pixels")
+    fit: Literal["squash", "pad", "crop"] = "squash"
+    workers: int | None = Field(default=None, gt=0, description="packing processes; all cores")
+    max_bad: int = Field(default=0, ge=0, description="unreadable films to tolerate per dataset")
+
+
+class ViewsConfig(Section):
+    """The two random views; geometry is shared, photometry is the student's only."""
+
+    size: int = Field(default=224, ge=16, description="side that the model sees, in pixels")
+    scale: tuple[float, float] = Field(default=(0.08, 1.0), description="crop area, share of film")
+    ratio: tuple[float, float] = Field(default=(0.75, 4 / 3), description="crop aspect")
+    affine_p: float = Field(default=0.5, ge=0, le=1, description="chance of shift, zoom, rotation")
+    shift: float = Field(default=0.0625, ge=0, lt=0.5)
+    zoom: float = Field(default=0.1, ge=0, lt=1)
+    rotate: float = Field(default=10.0, ge=0, le=180, description="degrees, either way")
+    photometry_p: float = Field(default=0.3, ge=0, le=1)
+    brightness: float = Field(default=0.2, ge=0, lt=1)
+    contrast: float = Field(default=0.2, ge=0, lt=1)
+    gamma: tuple[float, float] = (0.8, 1.2)
+    teacher: Literal["shared", "whole"] = Field(
+        default="shared", description="the student's crop, or the whole film (Ark+)"
+    )
+    teacher_sampling: Literal["bilinear", "nearest"] = "bilinear"
+
+
+class ModelConfig(Section):
+    """Backbone, projector and where the weights start."""
+
+    backbone: str = "timm"
+    options: dict[str, Any] = Field(default_factory=dict, description="the backbone's own options")
+    projector: Literal["linear", "mlp", "none"] = "mlp"
+    features: int = Field(default=1376, gt=0, description="width of the projection")
+    init: str = Field(default="random", description="random, pretrained (timm), or a file")
+    normalize: Literal["imagenet", "none"] = "imagenet"
+
+
+class OptimConfig(Section):
+    """The optimizer; ``lr`` is the peak of its schedule."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(default=0.3, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = True
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip: float | None = Field(default=None, gt=0, description="largest gradient norm")
+
+
+class LrConfig(Section):
+    """The learning rate's course."""
+
+    schedule: Literal["cosine", "constant"] = "cosine"
+    unit: Literal["step", "cycle"] = "step"
+    warmup: float = Field(default=0.1, ge=0, le=1, description="share of the run")
+    start: float = Field(default=1e-6, ge=0)
+    end: float = Field(default=1e-5, ge=0)
+    prefix: bool = Field(default=True, description="begin the cosine where the warm-up ends")
+    first_cycle: float | None = Field(default=None, ge=0, description="rate of cycle 0 alone")
+
+
+class TeacherConfig(Section):
+    """Momentum and consistency."""
+
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="first momentum; rises to 1")
+    start: Literal["copy", "independent"] = Field(
+        default="copy", description="of the student, or a draw of its own (as released)"
+    )
+    consistency: str = "mse"
+    consistency_peak: float = Field(default=0.5, ge=0, lt=1, description="weight at the end")
+
+
+class EvalConfig(Section):
+    """When validation is scored."""
+
+    every: int = Field(default=1, ge=0, description="cycles between scorings; 0 = only the test")
+    forgetting_every: int = Field(default=0, ge=0, description="score after every task of each kth")
+    batch_size: int = Field(default=256, gt=0)
+    test: bool = Field(default=True, description="score the test splits once, at the end")
+
+
+class LogConfig(Section):
+    """Logging."""
+
+    every: int = Field(default=20, gt=0, description="steps between flushes")
+    tensorboard: bool = True
+
+
+class CheckpointConfig(Section):
+    """When to save, and what to keep."""
+
+    every: int = Field(default=500, gt=0, description="steps")
+    keep: int = Field(default=0, ge=0, description="also keep cycle-NNNN.pt every so many cycles")
+    best: bool = Field(default=False, description="keep the best teacher on validation too")
+
+
+class RuntimeConfig(Section):
+    """Where it runs."""
+
+    device: str | None = Field(default=None, description="the GPU if there is one, else the CPU")
+    precision: Literal["fp32", "bf16"] = "fp32"
+    threads: int | None = Field(default=None, gt=0)
+
+
+class ValidationConfig(Section):
+    """The split made where a dataset has no validation films of its own."""
+
+    fraction: float = Field(default=0.1, ge=0, lt=1, description="of training patients")
+    seed: int = 0
+
+
+class RunConfig(Section):
+    """A whole run."""
+
+    plugins: tuple[str, ...] = ()
+    tasks: tuple[TaskConfig, ...] | None = None
+    data: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="options per dataset, such as root"
+    )
+    losses: dict[Literal["multilabel", "multiclass"], str] = Field(
+        default_factory=dict, description="loss per kind, where neither task nor dataset names one"
+    )
+    strategy: Literal["cyclic", "concurrent", "sequential"] = "cyclic"
+    order: Literal["fixed", "shuffled"] = "fixed"
+    cycles: int = Field(default=10, gt=0)
+    batch_size: int = Field(default=64, gt=0, description="global batch")
+    limit: int | None = Field(default=None, gt=0, description="films per split, for a quick try")
+    seed: int = Field(default=0, ge=0)
+    store: StoreConfig = StoreConfig()
+    validation: ValidationConfig = ValidationConfig()
+    views: ViewsConfig = ViewsConfig()
+    model: ModelConfig = ModelConfig()
+    optim: OptimConfig = OptimConfig()
+    lr: LrConfig = LrConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    eval: EvalConfig = EvalConfig()
+    log: LogConfig = LogConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+    @model_validator(mode="after")
+    def _sizes(self) -> RunConfig:
+        if self.views.size > self.store.size:
+            raise ValueError(
+                f"views.size {self.views.size} is larger than store.size "
+                f"{self.store.size}; films are not enlarged"
+            )
+        return self
+
+
+def parse(values: Mapping[str, Any]) -> RunConfig:
+    """Check a plain mapping.
+
+    Raises:
+        ConfigError: one line with the key, the value and what is accepted.
+    """
+    try:
+        # JSON mode: lists become tuples, while strings and numbers stay strictly apart.
+        return RunConfig.model_validate_json(json.dumps(values))
+    except TypeError as error:
+        raise ConfigError(f"config: {error}") from error
+    except ValidationError as error:
+        raise ConfigError(explain(error, RunConfig)) from error
+
+
+def explain(error: ValidationError, model: type[BaseModel], *, where: str = "config") -> str:
+    """Turn pydantic's first error into one line, with a suggestion for an unknown key."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = _keys(model, first["loc"][:-1])
+        hint = did_you_mean(str(first["loc"][-1]), known) or f"; known: {', '.join(sorted(known))}"
+        return f"{where}: unknown key {key!r}{hint}"
+    if first["type"] == "missing":
+        return f"{where}: {key!r} is required"
+    message = first["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    return f"{where}: {key + ' = ' + repr(first['input']) + ': ' if key else ''}{message}"
+
+
+def _keys(model: type[BaseModel], path: Iterable[Any]) -> list[str]:
+    for part in path:
+        field = model.model_fields.get(str(part))
+        if field is None:
+            continue
+        choices = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        choices += [inner for each in choices for inner in getattr(each, "__args__", ())]
+        found = [each for each in choices if isinstance(each, type) and issubclass(each, BaseModel)]
+        if found:
+            model = found[0]
+    return list(model.model_fields)
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Read one YAML file as a mapping.
+
+    Raises:
+        ConfigError: the file is absent, is not YAML or is not a mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read config {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path} is not valid YAML: {reason}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold keys and values, not a {type(values).__name__}")
+    return values
+
+
+def recipes() -> tuple[str, ...]:
+    """Return the names of the built-in recipes."""
+    folder = resources.files("ark_framework") / "recipes"
+    return tuple(sorted(Path(f.name).stem for f in folder.iterdir() if f.name.endswith(".yaml")))
+
+
+def recipe(name: str) -> dict[str, Any]:
+    """Return a recipe's values.
+
+    Raises:
+        ConfigError: there is no such recipe.
+    """
+    if name not in recipes():
+        raise ConfigError(
+            f"no recipe {name!r}{did_you_mean(name, recipes())}; known: {', '.join(recipes())}"
+        )
+    text = (resources.files("ark_framework") / "recipes" / f"{name}.yaml").read_text("utf-8")
+    values: dict[str, Any] = yaml.safe_load(text)
+    return values
+
+
+def assignment(text: str) -> dict[str, Any]:
+    """Turn ``a.b=c`` into ``{"a": {"b": c}}``; the value is YAML, ``null`` clears.
+
+    Raises:
+        ConfigError: there is no ``=`` or the value is not YAML.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {text!r}: write key=value, such as optim.lr=0.01")
+    try:
+        result: Any = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {text!r}: the value is not valid YAML") from error
+    if isinstance(result, str) and (number := _exponent(result)) is not None:
+        result = number
+    for part in reversed(key.strip().split(".")):
+        result = {part: result}
+    nested: dict[str, Any] = result
+    return nested
+
+
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay mappings over one another; later wins, nested mappings are merged."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            old = merged.get(key)
+            both = isinstance(old, Mapping) and isinstance(value, Mapping)
+            merged[key] = merge(old, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def dump(config: RunConfig) -> str:
+    """Return the whole configuration as YAML that reads back to the same."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _exponent(text: str) -> float | None:
+    # YAML 1.1 reads 1e-3 as a string; people mean the number.
+    try:
+        return float(text) if "e" in text.lower() and text[:1] in "+-.0123456789" else None
+    except ValueError:
+        return None

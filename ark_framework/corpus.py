@@ -1,0 +1,141 @@
+"""One dataset of a run: its validated table joined to its opened store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ark_framework.annotations import SPLITS, AnnotationTable, validate, with_validation
+from ark_framework.config import RunConfig
+from ark_framework.errors import DataError
+from ark_framework.registry import Registry, parse_options
+from ark_framework.roots import resolve
+from ark_framework.specs import DatasetSpec, LabelSchema
+from ark_framework.store import Store, default_folder, ensure
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """A dataset ready for training.
+
+    Attributes:
+        table: The validated annotations, ``N`` rows.
+        store: The packed films.
+        index: ``(N,)`` int64, the store row of each table row, -1 where the film is unreadable.
+        made_validation: Rows moved from train to val because there was no validation split.
+    """
+
+    spec: DatasetSpec
+    schema: LabelSchema
+    table: AnnotationTable
+    store: Store
+    index: np.ndarray
+    made_validation: int = 0
+
+    @property
+    def name(self) -> str:
+        """The dataset's name."""
+        return self.spec.name
+
+    def rows(self, split: str, *, limit: int | None = None, seed: int = 0) -> np.ndarray:
+        """Return the readable rows of a split, ``(n,)``; at most ``limit``, drawn by ``seed``."""
+        rows = self.table.rows(split)
+        rows = rows[self.index[rows] >= 0]
+        if limit is not None and len(rows) > limit:
+            chosen = np.random.default_rng([seed, SPLITS.index(split)]).permutation(len(rows))
+            rows = np.sort(rows[chosen[:limit]])
+        return rows
+
+    def images(self, rows: np.ndarray) -> np.ndarray:
+        """Return stored films ``(n, C, S, S)`` uint8 of table rows."""
+        return np.asarray(self.store.images[self.index[rows]])
+
+
+def training_targets(raw: np.ndarray, schema: LabelSchema, uniform: np.ndarray) -> np.ndarray:
+    """Apply the schema's policy for uncertain and blank entries.
+
+    Args:
+        raw: ``(n, C)`` with 1, 0, NaN and -1.
+        schema: Whose policy it is.
+        uniform: ``(n, C)`` draws from [0, 1), used by the ``soft`` policy alone.
+
+    Returns:
+        ``(n, C)`` float32; NaN = not annotated.
+    """
+    low, high = schema.soft_range
+    instead = {
+        "ignore": np.float32(np.nan),
+        "zeros": np.float32(0),
+        "ones": np.float32(1),
+        "soft": (low + (high - low) * uniform).astype(np.float32),
+    }[schema.uncertain]
+    targets = np.where(raw == -1, instead, raw).astype(np.float32)
+    if schema.blank == "zeros":
+        targets = np.where(np.isnan(raw), np.float32(0), targets)
+    return targets
+
+
+def open_corpus(
+    spec: DatasetSpec,
+    registry: Registry,
+    config: RunConfig,
+    *,
+    roots: Mapping[str, Path],
+    progress: Progress | None = None,
+) -> Corpus:
+    """Read, validate and pack one dataset, or open its store.
+
+    Raises:
+        DataError: no root, a wrong table, or unreadable films beyond ``store.max_bad``.
+    """
+    table, options = read_table(spec, registry, config, roots=roots)
+    table, moved = with_validation(
+        table, fraction=config.validation.fraction, seed=config.validation.seed
+    )
+    images = table.frame["image"].tolist()
+
+    def report(done: int, total: int) -> None:
+        if progress is not None:
+            progress(spec.name, done, total)
+
+    store = ensure(
+        spec,
+        options,
+        images,
+        folder=Path(config.store.folder) if config.store.folder else default_folder(),
+        size=config.store.size,
+        fit=config.store.fit,
+        workers=config.store.workers,
+        max_bad=config.store.max_bad,
+        progress=report,
+    )
+    corpus = Corpus(
+        spec=spec,
+        schema=table.schema,
+        table=table,
+        store=store,
+        index=store.rows(images),
+        made_validation=moved,
+    )
+    if not len(corpus.rows("train")):
+        raise DataError(
+            f"{spec.name}: no training films; its splits hold "
+            f"{table.frame['split'].value_counts().to_dict()}"
+        )
+    return corpus
+
+
+def read_table(
+    spec: DatasetSpec, registry: Registry, config: RunConfig, *, roots: Mapping[str, Path]
+) -> tuple[AnnotationTable, Any]:
+    """Resolve the options, read the plugin's table and validate it."""
+    values = resolve(spec, given=roots, configured=config.data.get(spec.name, {}))
+    options = parse_options(spec, values, where=f"data.{spec.name}")
+    schema = registry.schema_of(spec, options)
+    return validate(spec.read(options), dataset=spec.name, schema=schema), options

@@ -1,0 +1,110 @@
+"""Plugins, data, plan, student and losses of a run, before its first step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ark_framework import registry as plugins
+from ark_framework.config import RunConfig, TaskConfig
+from ark_framework.corpus import Corpus, Progress, open_corpus
+from ark_framework.model import ArkModel, HeadPlan
+from ark_framework.plan import RunPlan, choose_tasks, resolve, train_rows
+from ark_framework.pretrain import Losses
+from ark_framework.registry import Registry
+from ark_framework.runtime import seeded
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A run with its data opened and everything decided, before the first step."""
+
+    config: RunConfig
+    registry: Registry
+    tasks: tuple[TaskConfig, ...]
+    corpora: Mapping[str, Corpus]
+    rows: Mapping[str, np.ndarray]
+    plan: RunPlan
+
+
+def prepare(
+    config: RunConfig,
+    *,
+    roots: Mapping[str, Path] | None = None,
+    progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Prepared:
+    """Load the plugins, open the data and resolve the plan; no model is built."""
+    say = say or (lambda _: None)
+    registry = plugins.load(config.plugins)
+    tasks = choose_tasks(config, registry)
+    corpora: dict[str, Corpus] = {}
+    for task in tasks:
+        if task.dataset in corpora:
+            continue
+        corpus = open_corpus(
+            registry.dataset(task.dataset), registry, config, roots=roots or {}, progress=progress
+        )
+        corpora[task.dataset] = corpus
+        if corpus.made_validation:
+            say(
+                f"{corpus.name}: no validation split of its own; {corpus.made_validation} films of "
+                f"{config.validation.fraction:.0%} of the training patients were set aside"
+            )
+        if corpus.store.bad:
+            say(f"{corpus.name}: {len(corpus.store.bad)} unreadable films are left out")
+    plan = resolve(config, registry, tasks, corpora)
+    rows = {
+        task.name or task.dataset: train_rows(corpora[task.dataset], task, config) for task in tasks
+    }
+    return Prepared(
+        config=config, registry=registry, tasks=tasks, corpora=corpora, rows=rows, plan=plan
+    )
+
+
+def build_student(prepared: Prepared, *, draw: int = 0) -> ArkModel:
+    """Build the student; its initial weights are a function of the seed and ``draw``.
+
+    Raises:
+        MachineError: pretrained weights were asked for and are not here.
+    """
+    config, registry = prepared.config, prepared.registry
+    spec = registry.backbone(config.model.backbone)
+    values = dict(config.model.options)
+    if config.model.init != "random":
+        values["pretrained"] = True if config.model.init == "pretrained" else config.model.init
+    options = plugins.parse_options(spec, values, where="model.options")
+    heads = {
+        task.name: HeadPlan(
+            spec=registry.head(task.head, kind=task.kind),
+            schema=prepared.corpora[task.dataset].schema,
+        )
+        for task in prepared.plan.tasks
+    }
+    with seeded(config.seed + draw):
+        return ArkModel(spec.build(options), heads, config=config.model, size=config.views.size)
+
+
+def make_losses(prepared: Prepared, device: torch.device) -> Losses:
+    """Build every task's loss and the consistency loss."""
+    plan, registry = prepared.plan, prepared.registry
+    consistency = registry.loss(prepared.config.teacher.consistency, kind="consistency")
+    return Losses(
+        tasks={
+            task.name: registry.loss(task.loss, kind=task.kind).build(
+                prepared.corpora[task.dataset].schema
+            )
+            for task in plan.tasks
+        },
+        consistency=consistency.build(None),
+        weights={task.name: task.weight for task in plan.tasks},
+        class_weights={
+            task.name: torch.tensor(task.class_weights, device=device)
+            for task in plan.tasks
+            if task.class_weights is not None
+        },
+    )

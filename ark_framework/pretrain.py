@@ -1,0 +1,244 @@
+"""Cyclic pretraining: the paper's algorithm, readable beside its Figure 1.
+
+    for each cycle
+        for each task
+            for each batch
+                the student learns the task, and to agree with the teacher's projection
+            the teacher follows the student
+
+Figure 1's boxes: encoder, projector and multi-task heads are :mod:`ark_framework.model`; the
+EMA arrow is :mod:`ark_framework.teacher`; the two views come from :mod:`ark_framework.views`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ark_framework.batches import Batches
+from ark_framework.config import OptimConfig
+from ark_framework.errors import RunError
+from ark_framework.events import StepRecord
+from ark_framework.model import ArkModel, trainable
+from ark_framework.plan import RunPlan, Visit
+from ark_framework.runtime import Runtime, seed_step
+from ark_framework.teacher import Teacher
+from ark_framework.views import Part, Views
+
+TensorLoss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Losses:
+    """What is minimized: one loss per task, with its weights, and the consistency loss."""
+
+    tasks: Mapping[str, TensorLoss]
+    consistency: TensorLoss
+    weights: Mapping[str, float] = field(default_factory=dict)
+    class_weights: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def of_part(self, logits: Tensor, part: Part) -> Tensor:
+        """Return the mean loss of a part over its annotated entries, times the task's weight."""
+        loss = self.tasks[part.task](logits, part.target)
+        annotated = part.annotated if loss.ndim == 2 else part.annotated_rows
+        weights = self.class_weights.get(part.task)
+        if weights is not None:
+            positive = part.target.nan_to_num()
+            emphasis = 1.0 + positive * (weights - 1.0)
+            loss = loss * (emphasis if loss.ndim == 2 else (positive * weights).sum(dim=1))
+        return loss.sum() / max(annotated, 1) * self.weights.get(part.task, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """Detached device scalars of one step; nobody reads them until the flush."""
+
+    step: int
+    cycle: int
+    task: str
+    images: int
+    lr: float
+    weight: float
+    values: Tensor  # (3,): total, task, consistency
+
+
+class Watcher(Protocol):
+    """What happens around the loop: flushing, scoring, saving.  Each is one call."""
+
+    def stepped(self, state: State, visit: Visit) -> None:
+        """Called after each step."""
+
+    def visited(self, state: State, visit: Visit) -> None:
+        """Called at the end of a task, after the teacher has followed."""
+
+    def cycled(self, state: State, cycle: int) -> None:
+        """Called at the end of a cycle."""
+
+
+@dataclass(kw_only=True)
+class State:
+    """Everything that moves: what a checkpoint holds.
+
+    ``visit`` and ``visit_step`` say where the next step is; ``step`` counts all steps taken.
+    ``broken`` is a sticky flag (0 or 1) on the device, raised by the first non-finite loss; the
+    optimizer reads it as ``found_inf`` and then moves nothing any more.
+    """
+
+    student: ArkModel
+    teacher: Teacher
+    optimizer: torch.optim.Optimizer
+    broken: Tensor
+    visit: int = 0
+    visit_step: int = 0
+    step: int = 0
+    pending: list[StepResult] = field(default_factory=list)
+
+
+def make_optimizer(model: ArkModel, config: OptimConfig) -> torch.optim.Optimizer:
+    """Build the optimizer; weight decay spares vectors (biases and norms).
+
+    Fused on every device: the fused kernels obey ``found_inf``, which gates the update without
+    waiting for the device.
+    """
+    matrices = [each for _, each in trainable(model) if each.ndim > 1]
+    vectors = [each for _, each in trainable(model) if each.ndim <= 1]
+    groups: list[dict[str, Any]] = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    if config.name == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+    return torch.optim.SGD(
+        groups,
+        lr=config.lr,
+        momentum=config.momentum,
+        nesterov=config.nesterov and config.momentum > 0,
+        fused=True,
+    )
+
+
+def pretrain(
+    plan: RunPlan,
+    state: State,
+    batches: Batches,
+    *,
+    losses: Losses,
+    runtime: Runtime,
+    clip: float | None = None,
+    watcher: Watcher,
+) -> None:
+    """Run the plan from where ``state`` stands to its end.
+
+    Raises:
+        RunError: a loss was not finite; nothing has moved since.
+    """
+    for cycle in plan.cycles_from(state.visit):
+        for visit in plan.visits_of(cycle):
+            if visit.index < state.visit:
+                continue
+            for views in batches(visit, state.visit_step):
+                result = _step(plan, state, visit, views, losses, runtime, clip)
+                if plan.ema == "step":
+                    state.teacher.update(state.student, plan.momentum(state.step))
+                state.pending.append(result)
+                state.step += 1
+                state.visit_step += 1
+                watcher.stepped(state, visit)
+            flush_check(state)
+            if plan.ema == "task":
+                state.teacher.update(state.student, plan.momentum(visit.index))
+            state.visit, state.visit_step = visit.index + 1, 0
+            watcher.visited(state, visit)
+        watcher.cycled(state, cycle)
+
+
+def _step(
+    plan: RunPlan,
+    state: State,
+    visit: Visit,
+    views: Views,
+    losses: Losses,
+    runtime: Runtime,
+    clip: float | None,
+) -> StepResult:
+    weight = plan.consistency_weight(plan.update_of(visit, state.step))
+    for group in state.optimizer.param_groups:
+        group["lr"] = plan.lr(state.step)
+    seed_step(plan.seed, state.step)
+    with runtime.autocast():
+        known = state.teacher.project(views.teacher)
+        features = state.student.encode(views.student)
+        logits = [state.student.classify(p.task, features, p.films) for p in views.parts]
+    task_loss = torch.stack(
+        [losses.of_part(each.float(), p) for each, p in zip(logits, views.parts, strict=True)]
+    ).mean()
+    consistency = losses.consistency(features.projected.float(), known.float()).mean()
+    total = (1.0 - weight) * task_loss + weight * consistency
+    total.backward()  # type: ignore[no-untyped-call]
+    _move(state, total.detach(), clip)
+    return StepResult(
+        step=state.step,
+        cycle=visit.cycle,
+        task="+".join(plan.task_names(visit)),
+        images=len(views.student),
+        lr=state.optimizer.param_groups[0]["lr"],
+        weight=weight,
+        values=torch.stack([total.detach(), task_loss.detach(), consistency.detach()]),
+    )
+
+
+def _move(state: State, loss: Tensor, clip: float | None) -> None:
+    """Step the optimizer unless a loss was not finite, now or before."""
+    bad = loss.isfinite().logical_not().to(state.broken.dtype)
+    torch.maximum(state.broken, bad, out=state.broken)
+    if clip is not None:
+        torch.nn.utils.clip_grad_norm_(state.student.parameters(), clip)
+    state.optimizer.found_inf = state.broken  # type: ignore[attr-defined]
+    state.optimizer.step()
+    # None, not zero: a head that is not in use then stays where it is, momentum included.
+    state.optimizer.zero_grad(set_to_none=True)
+
+
+def flush_check(state: State) -> None:
+    """Raise if the sticky flag is up.
+
+    Raises:
+        RunError: naming task, cycle and step of the first bad loss.
+    """
+    if not bool(state.broken.item()):
+        return
+    for result in state.pending:
+        if not bool(result.values[0].isfinite()):
+            raise RunError(
+                f"the loss is not finite at step {result.step} (cycle {result.cycle}, task "
+                f"{result.task}); nothing moved after it; lower optim.lr, set optim.clip, or "
+                "resume from an earlier checkpoint"
+            )
+    raise RunError("the loss was not finite at a step before the last flush")
+
+
+def drain(state: State) -> tuple[StepRecord, ...]:
+    """Read the pending steps from the device, once, and forget them."""
+    if not state.pending:
+        return ()
+    values = torch.stack([result.values for result in state.pending]).double().cpu().tolist()
+    records = tuple(
+        StepRecord(
+            step=result.step,
+            cycle=result.cycle,
+            task=result.task,
+            loss=loss,
+            task_loss=task,
+            consistency_loss=consistency,
+            consistency_weight=result.weight,
+            lr=result.lr,
+            images=result.images,
+        )
+        for result, (loss, task, consistency) in zip(state.pending, values, strict=True)
+    )
+    state.pending.clear()
+    return records

@@ -1,0 +1,125 @@
+"""How a model does on a split: predictions, then one score per task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ark_framework.config import RunConfig
+from ark_framework.corpus import Corpus
+from ark_framework.events import TaskScore
+from ark_framework.metrics import score
+from ark_framework.model import ArkModel, reestimated
+from ark_framework.plan import RunPlan, TaskPlan
+from ark_framework.runtime import Runtime, generator
+from ark_framework.views import center
+
+# Films of each task that batch-norm statistics are re-estimated on.
+NORM_FILMS = 512
+NORM = 4  # purpose of the generator that draws them; beside those of batches.py
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scorer:
+    """Scores models on the corpora of a plan.
+
+    Attributes:
+        train_rows: By task name; batch-norm statistics are re-estimated on a draw from them.
+    """
+
+    plan: RunPlan
+    corpora: Mapping[str, Corpus]
+    train_rows: Mapping[str, np.ndarray]
+    config: RunConfig
+    runtime: Runtime
+
+    def rows(self, task: TaskPlan, split: str) -> np.ndarray:
+        """Return the rows of a task's split, ``(n,)``."""
+        return self.corpora[task.dataset].rows(split, limit=self.config.limit)
+
+    def scores(
+        self, models: Mapping[str, ArkModel], split: str, *, save: Path | None = None
+    ) -> tuple[TaskScore, ...]:
+        """Score every model on every task that has films in ``split``.
+
+        Args:
+            models: By name (``student``, ``teacher``).
+            split: ``val`` or ``test``.
+            save: Folder for ``<task>-<split>.csv`` with every model's probabilities.
+        """
+        found: list[TaskScore] = []
+        predictions: dict[str, dict[str, np.ndarray]] = {}
+        for name, model in models.items():
+            with reestimated(model, self._norm_views()):
+                for task in self.plan.tasks:
+                    rows = self.rows(task, split)
+                    if not len(rows):
+                        continue
+                    probabilities = self.predict(model, task, rows)
+                    predictions.setdefault(task.name, {})[name] = probabilities
+                    found.append(self._score(task, name, split, rows, probabilities))
+        if save is not None:
+            for task in self.plan.tasks:
+                if task.name in predictions:
+                    self._save(task, split, predictions[task.name], save)
+        return tuple(found)
+
+    def predict(self, model: ArkModel, task: TaskPlan, rows: np.ndarray) -> np.ndarray:
+        """Return probabilities ``(n, C)`` float64 of the central view of table rows."""
+        corpus = self.corpora[task.dataset]
+        size = self.config.eval.batch_size
+        was, outputs = model.training, []
+        model.eval()
+        with torch.no_grad():
+            for start in range(0, len(rows), size):
+                views = self._views(corpus, rows[start : start + size])
+                with self.runtime.autocast():
+                    logits = model(views, task.name)
+                outputs.append(logits.float().cpu())
+        model.train(was)
+        logits = torch.cat(outputs).double()
+        exclusive = task.kind == "multiclass"
+        return (logits.softmax(dim=1) if exclusive else logits.sigmoid()).numpy()
+
+    def _score(
+        self, task: TaskPlan, model: str, split: str, rows: np.ndarray, probabilities: np.ndarray
+    ) -> TaskScore:
+        corpus = self.corpora[task.dataset]
+        return score(
+            task=task.name,
+            model=model,
+            split=split,
+            scores=probabilities,
+            targets=corpus.table.targets()[rows],
+            schema=corpus.schema,
+        )
+
+    def _norm_views(self) -> Iterator[Tensor]:
+        for index, task in enumerate(self.plan.tasks):
+            rows = self.train_rows[task.name]
+            chosen = generator(self.plan.seed, NORM, index).permutation(len(rows))[:NORM_FILMS]
+            for start in range(0, len(chosen), 64):
+                batch = rows[np.sort(chosen)[start : start + 64]]
+                yield self._views(self.corpora[task.dataset], batch)
+
+    def _views(self, corpus: Corpus, rows: np.ndarray) -> Tensor:
+        films = torch.from_numpy(corpus.images(rows)).to(self.runtime.device)
+        return center(films, self.config.views.size)
+
+    def _save(
+        self, task: TaskPlan, split: str, predictions: Mapping[str, np.ndarray], folder: Path
+    ) -> None:
+        corpus = self.corpora[task.dataset]
+        rows = self.rows(task, split)
+        frame = corpus.table.frame.iloc[rows][["image", "patient", *task.labels]].copy()
+        for model, probabilities in predictions.items():
+            columns: Sequence[str] = [f"{model}:{label}" for label in task.labels]
+            frame[list(columns)] = pd.DataFrame(probabilities, index=frame.index)
+        folder.mkdir(parents=True, exist_ok=True)
+        frame.to_csv(folder / f"{task.name}-{split}.csv", index=False)
