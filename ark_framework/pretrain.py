@@ -112,13 +112,19 @@ def make_optimizer(model: ArkModel, config: OptimConfig) -> torch.optim.Optimize
     ]
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
-    return torch.optim.SGD(
+    sgd = torch.optim.SGD(
         groups,
         lr=config.lr,
         momentum=config.momentum,
         nesterov=config.nesterov and config.momentum > 0,
         fused=True,
     )
+    if config.momentum > 0:
+        # Fused SGD cannot mix parameters with and without a buffer, and a head's first step comes
+        # after others'.  From zero, the first step's buffer is the gradient, as torch makes it.
+        for parameter in (*matrices, *vectors):
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return sgd
 
 
 def pretrain(

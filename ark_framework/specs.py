@@ -119,7 +119,8 @@ class DatasetSpec:
 
     Args:
         name: Short lower-case name; also the default task name.
-        schema: Its labels, or the name of a schema that a plugin provides.
+        schema: Its labels, or the name of a schema that a plugin provides, or
+            ``schema(options) -> LabelSchema`` where the user's options name the labels.
         options: The plugin's own pydantic type; ``root: Path`` if it reads files.
         read: ``read(options) -> DataFrame``, one row per image of all splits; columns as in
             :mod:`ark_framework.annotations`.
@@ -139,7 +140,7 @@ class DatasetSpec:
     """
 
     name: str
-    schema: LabelSchema | str
+    schema: LabelSchema | str | Callable[[Any], LabelSchema]
     options: type[BaseModel]
     read: Callable[[Any], pd.DataFrame]
     fixture: Callable[[Path], Any]

@@ -157,7 +157,7 @@ class _Sums:
 
     def visited(self, state: State, visit: Visit) -> None:
         models = (state.student, state.teacher.model)
-        self.rows.append([float(next(m.projector.parameters()).sum()) for m in models])
+        self.rows.append([float(next(m.projector.parameters()).detach().sum()) for m in models])
 
     def cycled(self, state: State, cycle: int) -> None: ...
 

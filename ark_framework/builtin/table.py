@@ -1,0 +1,213 @@
+"""Any folder of images with a CSV, for people who will not write a plugin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ark_framework import DataError, DatasetCard, DatasetSpec, LabelSchema, hookimpl
+from ark_framework.annotations import COLUMNS
+from ark_framework.errors import did_you_mean
+
+SEX = {"m": "M", "male": "M", "f": "F", "female": "F", "u": None, "unknown": None, "other": None}
+SPLIT = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
+
+
+class TableOptions(BaseModel):
+    """What each column of the CSV means; columns are found by name.
+
+    Args:
+        root: Folder of the images.
+        csv: The CSV, relative to ``root`` or absolute; may be gzipped.
+        kind: ``multilabel`` (1, 0, blank, -1 = uncertain), ``multiclass`` or ``mask``.
+        labels: Label columns, in order; with ``label_column`` the class names.
+        label_column: For ``multiclass``: the column that holds each image's class name.
+        masks: For ``mask``: by label, the path of its mask below ``root`` with ``{stem}`` for the
+            image's name without folder and ending, such as ``masks/{stem}.png``; above 127 is in.
+        image: Column with the image's path below ``root``.
+        patient: Column with the patient; without it each image is its own patient.
+        split: Column with train, val or test; without it all is train.
+        sex: Column with M/F or male/female.
+        age: Column with the age in years.
+        view: Column with the view, such as PA.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    root: Path
+    csv: Path = Path("labels.csv")
+    kind: Literal["multilabel", "multiclass", "mask"] = "multilabel"
+    labels: tuple[str, ...] = ()
+    label_column: str | None = None
+    masks: dict[str, str] = Field(default_factory=dict)
+    image: str = "image"
+    patient: str | None = None
+    split: str | None = None
+    sex: str | None = None
+    age: str | None = None
+    view: str | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> TableOptions:
+        if (self.kind == "mask") != bool(self.masks) or bool(self.labels) == bool(self.masks):
+            raise ValueError("give masks with kind mask, and labels with any other kind")
+        if self.label_column and self.kind != "multiclass":
+            raise ValueError("label_column goes with kind multiclass only")
+        taken = sorted(set(self.labels) & set(COLUMNS))
+        if taken:
+            raise ValueError(f"a label cannot be called {taken[0]!r}, a column of the core's own")
+        if len(set(self.labels)) < len(self.labels):
+            raise ValueError("a label is named twice")
+        return self
+
+
+def schema(options: TableOptions) -> LabelSchema:
+    """Return the schema that the options describe."""
+    return LabelSchema(
+        name="table", kind=options.kind, labels=options.labels or tuple(options.masks)
+    )
+
+
+def read(options: TableOptions) -> pd.DataFrame:
+    """Return one row per line of the CSV.
+
+    Raises:
+        DataError: no CSV, a column that it lacks, an unknown class, or a missing mask file.
+    """
+    path = options.root / options.csv
+    roles = {name: getattr(options, name) for name in ("image", *COLUMNS[1:6])}
+    roles = {name: column for name, column in roles.items() if column is not None}
+    classes = options.label_column is not None
+    wanted = [] if options.kind == "mask" or classes else list(options.labels)
+    frame = _csv(path, [*roles.values(), *wanted, *([options.label_column] if classes else [])])
+    table = frame[list(roles.values())].set_axis(list(roles), axis=1)
+    table["split"] = table["split"].replace(SPLIT) if options.split else "train"
+    if options.sex:
+        lower = table["sex"].str.strip().str.lower()
+        # What is no sex that we know stays, for the core to refuse with its row.
+        table["sex"] = lower.map(SEX).where(lower.isin(list(SEX)), table["sex"])
+    if classes:
+        return table.join(_one_hot(frame[options.label_column], options, path))
+    if options.kind == "mask":
+        _check_masks(table["image"], options)
+    return table.join(frame[wanted].apply(_numbers))
+
+
+def _csv(path: Path, columns: list[Any]) -> pd.DataFrame:
+    try:
+        # Only a blank or NaN is missing: "None" may be the name of a class.
+        frame = pd.read_csv(
+            path, dtype=str, index_col=False, keep_default_na=False, na_values=["", "nan", "NaN"]
+        )
+    except (OSError, ValueError) as error:
+        raise DataError(f"table: cannot read {path}: {error}".split("\n")[0]) from error
+    for name in columns:
+        if name not in frame.columns:
+            raise DataError(
+                f"table: {path} has no column {name!r}{did_you_mean(name, map(str, frame.columns))}"
+                f"; it has {', '.join(map(repr, list(frame.columns)[:24]))}"
+            )
+    return frame
+
+
+def _numbers(column: pd.Series) -> pd.Series:
+    # What is no number stays, for the core to refuse with its row and image.
+    numbers = pd.to_numeric(column, errors="coerce")
+    return numbers.astype("object").where(numbers.notna(), column)
+
+
+def _one_hot(column: pd.Series, options: TableOptions, path: Path) -> pd.DataFrame:
+    wrong = column.notna() & ~column.isin(options.labels)
+    if wrong.any():
+        line = int(np.flatnonzero(wrong.to_numpy())[0])
+        raise DataError(
+            f"table: {path}, line {line + 2}: class {column[line]!r} is not one of the labels "
+            f"{', '.join(options.labels)}{did_you_mean(column[line], options.labels)}"
+        )
+    hot = {label: (column == label).astype("float64") for label in options.labels}
+    return pd.DataFrame(hot).where(column.notna())
+
+
+def _mask_path(image: str, pattern: str, options: TableOptions) -> Path:
+    return options.root / pattern.replace("{stem}", Path(image).stem)
+
+
+def _check_masks(images: pd.Series, options: TableOptions) -> None:
+    for image in images.dropna():
+        for label, pattern in options.masks.items():
+            path = _mask_path(image, pattern, options)
+            if not path.is_file():
+                raise DataError(f"table: {image} has no mask of {label!r}: no file {path}")
+
+
+def read_mask(row: Any, options: TableOptions) -> np.ndarray:
+    """Return the masks ``(K, H, W)`` bool of one row, native size, in the order of ``masks``.
+
+    Raises:
+        DataError: a mask that cannot be decoded, or that has another size than the first.
+    """
+    planes: list[np.ndarray] = []
+    for pattern in options.masks.values():
+        path = _mask_path(row.image, pattern, options)
+        try:
+            with Image.open(path) as file:
+                planes.append(np.asarray(file.convert("L")) > 127)
+        except (OSError, ValueError) as error:
+            raise DataError(f"table: cannot read the mask {path}: {error}") from error
+        if planes[-1].shape != planes[0].shape:
+            raise DataError(
+                f"table: the mask {path} has another size than the first of {row.image}"
+            )
+    return np.stack(planes)
+
+
+def fixture(folder: Path) -> TableOptions:
+    """Write 48 drawn images of 24 patients with two labels: a bright spot left, or right."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(48)
+    lines = ["file,person,part,gender,years,left,right"]
+    for number in range(48):
+        left, right = number % 2, number // 2 % 2
+        pixels = rng.normal(70, 12, (64, 64))
+        pixels[20:44, 6:26] += 130 * left
+        pixels[20:44, 38:58] += 130 * right
+        name = f"film{number:02d}.png"
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / name)
+        # Patients have films 2i and 2i + 1, or a label would tell who it is.
+        person, part = number // 2, "test" if number >= 32 else "train"
+        shown = "" if number == 5 else left
+        lines.append(f"{name},p{person},{part},{'MF'[person % 2]},{40 + person},{shown},{right}")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return TableOptions(
+        root=folder, labels=("left", "right"), image="file", patient="person", split="part",
+        sex="gender", age="years",
+    )  # fmt: skip
+
+
+SPEC = DatasetSpec(
+    name="table",
+    schema=schema,
+    options=TableOptions,
+    read=read,
+    fixture=fixture,
+    read_mask=read_mask,
+    card=DatasetCard(
+        title="Any folder of images with a CSV",
+        home="",
+        licence="Yours to know: the terms of your own images hold.",
+        # Whose films these are is unknown here, so they never enter anything made for sharing.
+        access="credentialed",
+        citation="",
+    ),
+)
+
+
+@hookimpl
+def ark_datasets() -> list[DatasetSpec]:
+    """Return ``table``."""
+    return [SPEC]
