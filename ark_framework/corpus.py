@@ -12,10 +12,11 @@ import numpy as np
 from ark_framework.annotations import SPLITS, AnnotationTable, validate, with_validation
 from ark_framework.config import RunConfig
 from ark_framework.errors import DataError
+from ark_framework.packing import ensure
 from ark_framework.registry import Registry, parse_options
 from ark_framework.roots import resolve
 from ark_framework.specs import DatasetSpec, LabelSchema
-from ark_framework.store import Store, default_folder, ensure
+from ark_framework.store import Store, default_folder
 
 Progress = Callable[[str, int, int], None]
 

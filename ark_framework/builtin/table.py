@@ -14,7 +14,16 @@ from ark_framework import DataError, DatasetCard, DatasetSpec, LabelSchema, hook
 from ark_framework.annotations import COLUMNS
 from ark_framework.errors import did_you_mean
 
-SEX = {"m": "M", "male": "M", "f": "F", "female": "F", "u": None, "unknown": None, "other": None}
+SEX = {
+    "m": "M",
+    "male": "M",
+    "f": "F",
+    "female": "F",
+    "u": None,
+    "o": None,
+    "unknown": None,
+    "other": None,
+}
 SPLIT = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
 
 

@@ -45,8 +45,10 @@ def _run(console: Console, out: Path, seed: int) -> None:
     with PackingBar(console) as packing:
         prepared = prepare(config, progress=packing, say=console.print)
     show(console, prepared.plan, as_json=False)
-    console.print(f"the teacher's first momentum is {config.teacher.momentum}, not 0.9: a demo "
-                  "makes few teacher updates")
+    console.print(
+        f"the teacher's first momentum is {config.teacher.momentum}, not 0.9: a demo "
+        "makes few teacher updates"
+    )
     result = train(config, out=out, watching=(Progress(console),), say=console.print)
     console.print(table(result.scores, _baseline(console, prepared)))
     console.print("drawn films, research software: these numbers say nothing about patients")
@@ -63,13 +65,20 @@ def _baseline(console: Console, prepared: Prepared) -> dict[str, float] | None:
             rows = {split: corpus.rows(split) for split in ("train", "val", "test")}
             targets = corpus.table.targets()
             scores = pixel_logistic(
-                corpus.images(rows["train"]), targets[rows["train"]],
-                corpus.images(rows["val"]), targets[rows["val"]],
-                corpus.images(rows["test"]), schema=corpus.schema,
+                corpus.images(rows["train"]),
+                targets[rows["train"]],
+                corpus.images(rows["val"]),
+                targets[rows["val"]],
+                corpus.images(rows["test"]),
+                schema=corpus.schema,
             )
             found[task.name] = score(
-                task=task.name, model="pixels", split="test", scores=scores,
-                targets=targets[rows["test"]], schema=corpus.schema,
+                task=task.name,
+                model="pixels",
+                split="test",
+                scores=scores,
+                targets=targets[rows["test"]],
+                schema=corpus.schema,
             ).auroc
     except MachineError as error:
         console.print(f"no pixel baseline: {error}")

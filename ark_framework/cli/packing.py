@@ -26,7 +26,9 @@ class PackingBar:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
         self._close()
@@ -42,8 +44,11 @@ class PackingBar:
     def _draw(self, dataset: str, done: int, total: int) -> None:
         if self._bar is None:
             self._bar = Progress(
-                TextColumn("packing {task.description}"), BarColumn(), MofNCompleteColumn(),
-                Remaining(), console=self._console,
+                TextColumn("packing {task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                Remaining(),
+                console=self._console,
             )
             self._bar.start()
         if dataset not in self._ids:

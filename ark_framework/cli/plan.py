@@ -30,8 +30,7 @@ def plan(data: tuple[str, ...], as_json: bool, **given: Any) -> None:
 
     console = Console(stderr=as_json)
     with PackingBar(console) as packing:
-        prepared = prepare(gather(**given), roots=roots(data), progress=packing,
-                           say=console.print)
+        prepared = prepare(gather(**given), roots=roots(data), progress=packing, say=console.print)
     show(console, prepared.plan, as_json=as_json)
 
 
@@ -42,18 +41,31 @@ def show(console: Console, plan: RunPlan, *, as_json: bool) -> None:
         return
     tasks = Table("task", "kind", "labels", "head", "loss", "train", "val", "test", "steps/cycle")
     for task in plan.tasks:
-        tasks.add_row(task.name, task.kind, str(len(task.labels)), task.head, task.loss,
-                      *(str(n) for n in (task.rows, task.val_rows, task.test_rows, task.steps)))
+        tasks.add_row(
+            task.name,
+            task.kind,
+            str(len(task.labels)),
+            task.head,
+            task.loss,
+            *(str(n) for n in (task.rows, task.val_rows, task.test_rows, task.steps)),
+        )
     console.print(tasks)
     course = Table("at", "step", "learning rate", "momentum", "consistency weight")
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         step = round(share * (plan.total_steps - 1))
         update = plan.update_of(plan.visit_of(step), step)
-        course.add_row(f"{share:.0%}", str(step), f"{plan.lr(step):.3g}",
-                       f"{plan.momentum(update):.5f}", f"{plan.consistency_weight(update):.4f}")
+        course.add_row(
+            f"{share:.0%}",
+            str(step),
+            f"{plan.lr(step):.3g}",
+            f"{plan.momentum(update):.5f}",
+            f"{plan.consistency_weight(update):.4f}",
+        )
     console.print(course)
-    console.print(f"{plan.strategy}: {plan.cycles} cycles, {plan.total_steps} steps, "
-                  f"{plan.updates} teacher updates")
+    console.print(
+        f"{plan.strategy}: {plan.cycles} cycles, {plan.total_steps} steps, "
+        f"{plan.updates} teacher updates"
+    )
     warn(console, plan)
 
 
@@ -63,7 +75,9 @@ def warn(console: Console, plan: RunPlan) -> None:
 
     left = f"{plan.residual:.4f} of the teacher will still be its initial weights"
     if plan.residual > RESIDUAL_WARNING:
-        console.print(f"[yellow]warning:[/] {left} (more than {RESIDUAL_WARNING}); train more "
-                      "cycles or lower teacher.momentum")
+        console.print(
+            f"[yellow]warning:[/] {left} (more than {RESIDUAL_WARNING}); train more "
+            "cycles or lower teacher.momentum"
+        )
     else:
         console.print(left)

@@ -23,8 +23,10 @@ def table(scores: Sequence[TaskScore], baseline: Mapping[str, float] | None = No
         one = next(iter(models.values()))
         scored = sum(math.isfinite(value) for value in one.labels.values())
         row = [task, str(one.images), f"{scored} of {len(one.labels)}"]
-        row += [_number(models[name].auroc) if name in models else "-"
-                for name in ("student", "teacher")]
+        row += [
+            _number(models[name].auroc) if name in models else "-"
+            for name in ("student", "teacher")
+        ]
         if baseline is not None:
             row.append(_number(baseline.get(task, math.nan)))
         made.add_row(*row)

@@ -23,22 +23,52 @@ def settings(command: Command) -> Command:
 
 
 _OPTIONS = (
-    click.option("--plugins", multiple=True, metavar="NAME...",
-                 help="Plugins that may speak, in order: a b, a,b or repeated."),
-    click.option("--tasks", multiple=True, metavar="DATASET...",
-                 help="Datasets that train, in order; all of the plugins' by default."),
-    click.option("--data", multiple=True, metavar="NAME=PATH...",
-                 help="Where a dataset lies, for this command."),
-    click.option("-c", "--config", "file", type=click.Path(path_type=Path, dir_okay=False),
-                 help="YAML file with settings."),
-    click.option("--recipe", metavar="NAME", help="Named settings to start from (default, ark5, "
-                 "ark6, ark6-as-released)."),
-    click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE",
-                 help="One setting, such as optim.lr=0.01; YAML values."),
-    click.option("--store", type=click.Path(path_type=Path, file_okay=False),
-                 help="Folder of packed films."),
-    click.option("--limit", type=click.IntRange(min=1), metavar="N",
-                 help="At most N films per split, for a quick try."),
+    click.option(
+        "--plugins",
+        multiple=True,
+        metavar="NAME...",
+        help="Plugins that may speak, in order: a b, a,b or repeated.",
+    ),
+    click.option(
+        "--tasks",
+        multiple=True,
+        metavar="DATASET...",
+        help="Datasets that train, in order; all of the plugins' by default.",
+    ),
+    click.option(
+        "--data",
+        multiple=True,
+        metavar="NAME=PATH...",
+        help="Where a dataset lies, for this command.",
+    ),
+    click.option(
+        "-c",
+        "--config",
+        "file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="YAML file with settings.",
+    ),
+    click.option(
+        "--recipe",
+        metavar="NAME",
+        help="Named settings to start from (default, ark5, ark6, ark6-as-released).",
+    ),
+    click.option(
+        "--set",
+        "assignments",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="One setting, such as optim.lr=0.01; YAML values.",
+    ),
+    click.option(
+        "--store", type=click.Path(path_type=Path, file_okay=False), help="Folder of packed films."
+    ),
+    click.option(
+        "--limit",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="At most N films per split, for a quick try.",
+    ),
 )
 
 

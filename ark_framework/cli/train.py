@@ -19,8 +19,11 @@ from ark_framework.cli.words import WordsCommand
 @settings
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
-@click.option("--init-from", type=click.Path(path_type=Path),
-              help="A run or checkpoint whose weights the student starts from.")
+@click.option(
+    "--init-from",
+    type=click.Path(path_type=Path),
+    help="A run or checkpoint whose weights the student starts from.",
+)
 @click.option("--dry-run", is_flag=True, help="Read, pack and plan, then stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def train(
@@ -53,12 +56,22 @@ def train(
             show(console, prepared.plan, as_json=as_json)
             return
         result = pretrain(
-            config, out=out, resume=resume, init_from=init_from, roots=places,
-            watching=(Progress(console),), progress=packing, say=console.print,
+            config,
+            out=out,
+            resume=resume,
+            init_from=init_from,
+            roots=places,
+            watching=(Progress(console),),
+            progress=packing,
+            say=console.print,
         )
     if as_json:
-        click.echo(json.dumps({"out": str(result.folder),
-                               "scores": [vars(each) for each in result.scores]}, default=dict))
+        click.echo(
+            json.dumps(
+                {"out": str(result.folder), "scores": [vars(each) for each in result.scores]},
+                default=dict,
+            )
+        )
         return
     console.print(table(result.scores))
     console.print(f"run: {result.folder}")

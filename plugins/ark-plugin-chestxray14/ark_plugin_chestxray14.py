@@ -77,7 +77,7 @@ def _entries(root: Path) -> tuple[Path, pd.DataFrame]:
         if name not in frame.columns:
             raise DataError(f"chestxray14: {paths[0]} has no column {name!r}")
     blank = frame[["Image Index", "Finding Labels"]].isna().any(axis=1)
-    blank |= pd.to_numeric(frame["Patient ID"], errors="coerce").isna()
+    blank |= ~frame["Patient ID"].str.fullmatch(r"\d+", na=False)
     if blank.any():
         line = int(blank.to_numpy().argmax()) + 2
         raise DataError(

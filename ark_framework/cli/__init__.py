@@ -1,0 +1,89 @@
+"""The command line: a shell over the Python API, and the only place that prints.
+
+Commands are imported when they are used, so that ``ark --help`` needs neither torch nor pandas.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from ark_framework.errors import ArkError
+
+# Name → where the command lives, and its line in the help.
+COMMANDS = {
+    "train": ("ark_framework.cli.train:train", "Pretrain one encoder on many datasets."),
+    "plan": ("ark_framework.cli.plan:plan", "Print what a training run would do."),
+    "demo": ("ark_framework.cli.demo:demo", "Train on drawn films; needs no data."),
+    "data": ("ark_framework.cli.data:data", "List, link, verify, pack and look at datasets."),
+    "plugins": ("ark_framework.cli.plugins:plugins", "List, show and check plugins."),
+    "config": ("ark_framework.cli.config:config", "Show the configuration."),
+    "doctor": ("ark_framework.cli.doctor:doctor", "Check this machine, and say what mends it."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names, in the order of a user's day."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands' help lines without importing them."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; a near miss is named."""
+        from ark_framework.errors import did_you_mean
+
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f"no command {args[0]!r}{did_you_mean(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ark-framework", prog_name="ark")
+def ark() -> None:
+    """Pretrain a chest X-ray foundation model from many datasets. Research use only."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with the documented code."""
+    sys.exit(run(args))
+
+
+def run(args: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; a user's error is one line on stderr."""
+    try:
+        result: Any = ark.main(args=args, prog_name="ark", standalone_mode=False)
+    except ArkError as error:
+        click.echo(f"error: {' '.join(str(error).split())}", err=True)
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return 130
+    except BrokenPipeError:
+        return 0
+    return result if isinstance(result, int) else 0

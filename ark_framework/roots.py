@@ -1,0 +1,99 @@
+"""Where a dataset lies: four ways to say it, in order.
+
+``--data NAME=PATH``, then the configuration, then ``ARK_DATA_<NAME>``, then the links that
+``ark data link`` keeps in the user's config folder (``ARK_CONFIG_HOME`` overrides where).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from ark_framework.errors import ConfigError, DataError
+from ark_framework.specs import DatasetSpec
+
+
+def variable(name: str) -> str:
+    """Return the environment variable of a dataset: ``ARK_DATA_VINDR_RIBCXR``."""
+    return "ARK_DATA_" + name.upper().replace("-", "_")
+
+
+def links_file() -> Path:
+    """Return the file that links are kept in."""
+    home = os.environ.get("ARK_CONFIG_HOME")
+    return (Path(home) if home else platformdirs.user_config_path("ark")) / "links.json"
+
+
+def links() -> dict[str, Path]:
+    """Return the linked roots by dataset name.
+
+    Raises:
+        ConfigError: the file is not what ``ark data link`` writes.
+    """
+    path = links_file()
+    if not path.is_file():
+        return {}
+    try:
+        return {str(name): Path(root) for name, root in json.loads(path.read_text("utf-8")).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path} is not a file of links; delete it and link again") from error
+
+
+def link(name: str, path: Path) -> None:
+    """Remember where a dataset lies.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    if not path.is_dir():
+        raise DataError(f"cannot link {name}: {path} is not a folder")
+    known = {**links(), name: path.resolve()}
+    file = links_file()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    beside = file.with_name(".links.json.part")
+    beside.write_text(json.dumps({n: str(p) for n, p in sorted(known.items())}, indent=1) + "\n")
+    beside.replace(file)
+
+
+def locate(
+    name: str, *, given: Mapping[str, Path], configured: Mapping[str, Any]
+) -> tuple[Path | None, str]:
+    """Return a dataset's root and where it was said, or ``(None, "nowhere")``."""
+    if name in given:
+        return Path(given[name]), "--data"
+    if configured.get("root") is not None:
+        return Path(configured["root"]), "config"
+    if os.environ.get(variable(name)):
+        return Path(os.environ[variable(name)]), variable(name)
+    linked = links()
+    if name in linked:
+        return linked[name], "link"
+    return None, "nowhere"
+
+
+def resolve(
+    spec: DatasetSpec, *, given: Mapping[str, Path], configured: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return a dataset's option values with its root filled in.
+
+    Raises:
+        DataError: no root was said in any of the four ways, or it is not a folder.
+    """
+    values = dict(configured)
+    if not spec.needs_root:
+        return values
+    root, where = locate(spec.name, given=given, configured=configured)
+    if root is None:
+        raise DataError(
+            f"{spec.name}: no root; say --data {spec.name}=PATH, or data.{spec.name}.root in the "
+            f"config, or set {variable(spec.name)}, or run: ark data link {spec.name} PATH"
+        )
+    if not root.is_dir():
+        raise DataError(f"{spec.name}: its root {root} (from {where}) is not a folder")
+    values["root"] = root
+    return values
