@@ -1,37 +1,49 @@
-"""Packing: decode every film once, in parallel, resumable, atomic."""
+"""Packing: every film decoded once, in parallel, resumable, atomic.
+
+A pack is built in ``.<dataset>-<key>.partial`` beside the stores.  The key leaves out file sizes,
+so that a pack that stopped over broken films goes on, once they are mended, with those alone.
+"""
 
 from __future__ import annotations
 
+import csv
+import errno
 import fcntl
 import json
+import logging
 import os
 import shutil
+import socket
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from multiprocessing import get_context
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from ark_framework.errors import ArkError, DataError, MachineError
-from ark_framework.images import read_color, read_image, to_uint8
+from ark_framework.decoding import Reader, cores, decode_all
+from ark_framework.errors import DataError, MachineError
 from ark_framework.specs import DatasetSpec
-from ark_framework.store import STORE_VERSION, Fit, Source, Store, checksum, open_store
+from ark_framework.store import (
+    STORE_VERSION,
+    Fit,
+    Source,
+    Store,
+    checksum,
+    open_store,
+    write_table,
+)
 
 # Films per job: long enough that hand-over costs nothing, short enough to resume well.
 CHUNK = 64
-# Below this many films a pool's start-up costs more than it brings.
+# Up to this many films a pool's start-up costs more than it brings.
 ALONE = 256
+# Room left on the disk for everybody else.
 MARGIN = 64 * 2**20
 
-
-class Row(NamedTuple):
-    """What ``read_image`` is given."""
-
-    image: str
+Progress = Callable[[int, int], None]
+log = logging.getLogger(__name__)
 
 
 def ensure(
@@ -44,220 +56,178 @@ def ensure(
     fit: Fit,
     workers: int | None = None,
     max_bad: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
+    say: Callable[[str], None] = log.info,
 ) -> Store:
     """Open the store of these films, or pack it.
 
+    Args:
+        spec: The dataset.
+        options: Its checked options.
+        images: Its images, as in the annotation table.
+        folder: Where stores are.
+        size: Side of the square in pixels.
+        fit: How a film becomes a square.
+        workers: Processes; all cores when ``None``.  Few films are decoded in this one.
+        max_bad: Unreadable films to put up with.
+        progress: Called with films done and films in all.
+        say: Told what will be packed and how large it is, once, before it begins.
+
     Raises:
-        DataError: films that cannot be read, beyond ``max_bad``.
-        MachineError: the disk has no room.
+        DataError: more than ``max_bad`` films cannot be read; a list of them is written.
+        MachineError: no room on the disk, a codec is missing, or a worker died.
     """
     source = Source(spec=spec, options=options, images=tuple(images), size=size, fit=fit)
     sizes, times = source.stats()
     path = folder / f"{spec.name}-{source.fingerprint(sizes)}"
     if not (path / "manifest.json").is_file():
-        pack(
-            source,
-            path,
-            sizes=sizes,
-            times=times,
-            workers=workers,
-            max_bad=max_bad,
-            progress=progress,
-        )
+        _refuse(source, folder, _missing(source, sizes), max_bad)
+        _pack(_Pack(source, path, sizes, times), workers, max_bad, progress, say)
     store = open_store(path)
-    if len(store.bad) > max_bad:
-        image, reason = next(iter(store.bad.items()))
-        raise DataError(
-            f"{spec.name}: {len(store.bad)} films cannot be read, the first {image!r}: "
-            f"{reason}; mend them, or allow them with store.max_bad"
-        )
+    _refuse(source, folder, store.bad, max_bad)
     return store
 
 
-def fit_square(pixels: np.ndarray, size: int, fit: str) -> np.ndarray:
-    """Fit a film to the square.
+@dataclass(frozen=True)
+class _Pack:
+    """One store in the making."""
 
-    Args:
-        pixels: ``(H, W)`` or ``(H, W, 3)``, uint8 or uint16.
-        size: Side in pixels.
-        fit: ``squash`` (aspect is lost, as published), ``pad`` (black) or ``crop`` (the middle).
+    source: Source
+    path: Path
+    sizes: np.ndarray
+    times: np.ndarray
 
-    Returns:
-        ``(C, size, size)`` uint8; area-averaged when it shrinks (Pillow's antialiased bilinear).
-    """
-    film = Image.fromarray(to_uint8(pixels))
-    width, height = film.size
-    if fit == "crop":
-        side = min(width, height)
-        left, top = (width - side) // 2, (height - side) // 2
-        film = film.crop((left, top, left + side, top + side))
-    elif fit == "pad" and width != height:
-        side = max(width, height)
-        square = Image.new(film.mode, (side, side))
-        square.paste(film, ((side - width) // 2, (side - height) // 2))
-        film = square
-    if film.size != (size, size):
-        film = film.resize((size, size), Image.Resampling.BILINEAR)
-    array = np.asarray(film)
-    return array[None] if array.ndim == 2 else np.moveaxis(array, 2, 0)
+    @property
+    def partial(self) -> Path:
+        key = self.source.fingerprint(np.zeros_like(self.sizes))
+        return self.path.with_name(f".{self.source.spec.name}-{key}.partial")
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        source = self.source
+        return len(source.images), source.spec.channels, source.size, source.size
+
+    @property
+    def reader(self) -> Reader:
+        spec = self.source.spec
+        return Reader(
+            root=self.source.root,
+            channels=spec.channels,
+            size=self.source.size,
+            fit=self.source.fit,
+            read=spec.read_image,
+            options=self.source.options if spec.read_image else None,
+        )
 
 
-def pack(
-    source: Source,
-    path: Path,
-    *,
-    sizes: np.ndarray,
-    times: np.ndarray,
+def _pack(
+    pack: _Pack,
     workers: int | None,
     max_bad: int,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
+    say: Callable[[str], None],
 ) -> None:
-    """Pack a source into ``path``; what an interrupted pack had finished is not done again.
-
-    Raises:
-        DataError: more than ``max_bad`` films cannot be read; a list of them is written.
-        MachineError: the disk has no room.
-    """
-    _need_room(source, path.parent)
-    with _locked(path):
-        if (path / "manifest.json").is_file():
+    partial, source = pack.partial, pack.source
+    _make_folder(partial.parent)
+    with _locked(partial.with_suffix(".lock")):
+        if (pack.path / "manifest.json").is_file():
             return  # another process packed it while this one waited
-        partial = path.with_name(f".{path.name}.partial")
-        films, done, bad = _open_partial(source, partial)
-        _fill(source, partial, films, done, bad, workers, progress)
-        if len(bad) > max_bad:
-            raise _too_bad(source, path, bad)
-        _finish(source, path, partial, bad, sizes, times)
+        _need_room(pack)
+        films, done = _open_partial(pack)
+        left = int((done == 0).sum())
+        gigabytes = int(np.prod(pack.shape)) / 1e9
+        resumed = "" if left == len(done) else f", {1 - left / len(done):.0%} of it done before"
+        say(
+            f"{source.spec.name}: packing {len(source.images):,} films, {gigabytes:.2f} GB, into "
+            f"{pack.path}{resumed}"
+        )
+        bad = _fill(pack, films, done, workers, progress)
+        _refuse(source, partial.parent, bad, max_bad)
+        _finish(pack, bad)
 
 
 def _fill(
-    source: Source,
-    partial: Path,
-    films: np.ndarray,
-    done: np.ndarray,
-    bad: dict[str, str],
+    pack: _Pack,
+    films: np.memmap[Any, np.dtype[np.uint8]],
+    done: np.memmap[Any, np.dtype[np.uint8]],
     workers: int | None,
-    progress: Callable[[int, int], None] | None,
-) -> None:
-    chunks = [c for c in range(len(done)) if not done[c]]
-    total = len(source.images)
-    with (partial / "bad.jsonl").open("a", encoding="utf-8") as log:
-        finished = int(min(total, done.sum() * CHUNK))
-        for chunk, array, failed in _decoded(source, chunks, workers):
+    progress: Progress | None,
+) -> dict[str, str]:
+    """Decode the chunks that are not done and return the films that cannot be read."""
+    images, total = pack.source.images, len(pack.source.images)
+    open_chunks = np.flatnonzero(done == 0).tolist()
+    chunks = [images[chunk * CHUNK : (chunk + 1) * CHUNK] for chunk in open_chunks]
+    finished = total - sum(map(len, chunks))
+    count = 1 if total - finished <= ALONE else min(workers or cores(), len(chunks))
+    bad: dict[str, str] = {}
+    with closing(decode_all(pack.reader, chunks, workers=count)) as results:
+        for chunk, (array, failed) in zip(open_chunks, results, strict=True):
             films[chunk * CHUNK : chunk * CHUNK + len(array)] = array
-            for image, reason in failed.items():
-                bad[image] = reason
-                log.write(json.dumps([image, reason]) + "\n")
-            log.flush()
-            done[chunk] = 1
-            finished = min(total, finished + len(array))
+            films.flush()  # before the mark, or a power cut could leave a black film marked done
+            bad.update(failed)
+            done[chunk] = not failed  # a chunk with a broken film is read again next time
+            finished += len(array)
             if progress is not None:
                 progress(finished, total)
-    films.flush()  # type: ignore[attr-defined]
+    return bad
 
 
-def _decoded(
-    source: Source, chunks: Sequence[int], workers: int | None
-) -> Iterator[tuple[int, np.ndarray, dict[str, str]]]:
-    count = workers or os.cpu_count() or 1
-    if count == 1 or len(chunks) * CHUNK <= ALONE:
-        for chunk in chunks:
-            yield _decode(source, chunk)
-        return
-    # forkserver: a fork of a process that runs threads, as torch does, can deadlock.
-    context = get_context("forkserver")
-    with ProcessPoolExecutor(count, mp_context=context, initializer=_hold, initargs=(source,)) as (
-        pool
-    ):
-        yield from pool.map(_decode_held, chunks)
+def _open_partial(
+    pack: _Pack,
+) -> tuple[np.memmap[Any, np.dtype[np.uint8]], np.memmap[Any, np.dtype[np.uint8]]]:
+    """Return the films and, per chunk, whether it is done and its files are as they were."""
+    partial, count = pack.partial, -(-len(pack.source.images) // CHUNK)
+    files = np.stack([pack.sizes, pack.times])
+    names = "\0".join(pack.source.images)
+    try:
+        same = (partial / "names").read_text("utf-8") == names
+        before = np.load(partial / "files.npy", allow_pickle=False) if same else None
+    except (OSError, ValueError, EOFError):
+        before = None
+    if before is None:
+        _begin_partial(pack, count)
+    films = np.load(partial / "images.npy", mmap_mode="r+")
+    done = np.load(partial / "done.npy", mmap_mode="r+")
+    if before is not None:
+        changed = np.flatnonzero((before != files).any(axis=0)) // CHUNK
+        done[changed] = 0
+        done.flush()
+    np.save(partial / "files.npy", files)
+    if before is None:
+        (partial / "names").write_text(names, encoding="utf-8")  # last: it vouches for the rest
+    return films, done
 
 
-_held: list[Source] = []
-
-
-def _hold(source: Source) -> None:
-    _held[:] = [source]
-
-
-def _decode_held(chunk: int) -> tuple[int, np.ndarray, dict[str, str]]:
-    return _decode(_held[0], chunk)
-
-
-def _decode(source: Source, chunk: int) -> tuple[int, np.ndarray, dict[str, str]]:
-    images = source.images[chunk * CHUNK : (chunk + 1) * CHUNK]
-    shape = (len(images), source.spec.channels, source.size, source.size)
-    films = np.zeros(shape, dtype=np.uint8)
-    failed: dict[str, str] = {}
-    for row, image in enumerate(images):
-        try:
-            films[row] = fit_square(_read(source, image), source.size, source.fit)
-        except MachineError:
-            raise
-        except ArkError as error:
-            failed[image] = str(error).removeprefix(f"{source.root}/{image}: ")
-        except Exception as error:  # a plugin's reader raises what it likes
-            failed[image] = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-    return chunk, films, failed
-
-
-def _read(source: Source, image: str) -> np.ndarray:
-    if source.spec.read_image is not None:
-        return source.spec.read_image(Row(image), source.options)
-    path = source.path(image)
-    return read_color(path) if source.spec.channels == 3 else read_image(path)
-
-
-def _open_partial(source: Source, partial: Path) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
-    shape = (len(source.images), source.spec.channels, source.size, source.size)
-    count = -(-len(source.images) // CHUNK)
-    names = hashable(source)
-    stamp = partial / "names.txt"
-    if stamp.is_file() and stamp.read_text("utf-8") != names:
-        shutil.rmtree(partial)  # the table's order changed: its chunks are not ours
-    fresh = not stamp.is_file()
-    partial.mkdir(parents=True, exist_ok=True)
-    mode = "w+" if fresh else "r+"
+def _begin_partial(pack: _Pack, count: int) -> None:
+    partial = pack.partial
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    np.save(partial / "done.npy", np.zeros(count, dtype=np.uint8))
     films = np.lib.format.open_memmap(
-        partial / "images.npy",
-        mode=mode,  # type: ignore[no-untyped-call]
-        dtype=np.uint8,
-        shape=shape if fresh else None,
+        partial / "images.npy", mode="w+", dtype=np.uint8, shape=pack.shape
     )
-    done = np.memmap(partial / "done.bin", mode=mode, dtype=np.uint8, shape=(count,))
-    bad: dict[str, str] = {}
-    if fresh:
-        stamp.write_text(names, encoding="utf-8")
-    elif (partial / "bad.jsonl").is_file():
-        lines = (partial / "bad.jsonl").read_text("utf-8").splitlines()
-        bad = dict(json.loads(line) for line in lines)
-    return films, done, bad
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:  # now, because a memory map that finds the disk full kills the process
+        with (partial / "images.npy").open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, films.offset + films.nbytes)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            return  # a file system that cannot reserve
+        shutil.rmtree(partial, ignore_errors=True)
+        raise MachineError(
+            f"{pack.source.spec.name}: {partial.parent} has no room for {films.nbytes / 1e9:.2f} GB"
+        ) from error
 
 
-def hashable(source: Source) -> str:
-    """Return the images in their order, one a line."""
-    return "\n".join(source.images)
-
-
-def _finish(
-    source: Source,
-    path: Path,
-    partial: Path,
-    bad: dict[str, str],
-    sizes: np.ndarray,
-    times: np.ndarray,
-) -> None:
-    np.savez(
-        partial / "table.npz",
-        image=np.array(source.images, dtype=np.str_),
-        bytes=sizes,
-        mtime=times,
-    )
+def _finish(pack: _Pack, bad: dict[str, str]) -> None:
+    source, partial = pack.source, pack.partial
+    write_table(partial, source, pack.sizes, pack.times)
     manifest = {
         "version": STORE_VERSION,
         "dataset": source.spec.name,
         "reader": source.spec.reader_version,
-        "fingerprint": path.name.rpartition("-")[2],
+        "fingerprint": pack.path.name.rpartition("-")[2],
         "films": len(source.images),
         "size": source.size,
         "channels": source.spec.channels,
@@ -266,44 +236,71 @@ def _finish(
         "sha256": checksum(partial / "images.npy"),
     }
     (partial / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    for name in ("done.bin", "names.txt", "bad.jsonl"):
-        (partial / name).unlink(missing_ok=True)
-    partial.replace(path)
+    for name in ("done.npy", "names", "files.npy"):
+        (partial / name).unlink()
+    if pack.path.exists():
+        shutil.rmtree(pack.path)  # without a manifest it is no store
+    partial.replace(pack.path)
+    _listing(source, pack.path.parent).unlink(missing_ok=True)
 
 
-def _too_bad(source: Source, path: Path, bad: dict[str, str]) -> DataError:
-    listing = path.parent / f"{source.spec.name}-bad.csv"
-    lines = [
-        f'"{image}","{reason}"'
-        for image, reason in (
-            (i.replace('"', '""'), r.replace('"', '""')) for i, r in sorted(bad.items())
-        )
-    ]
-    listing.write_text("\n".join(["image,reason", *lines]) + "\n", encoding="utf-8")
-    image, reason = sorted(bad.items())[0]
-    return DataError(
+def _missing(source: Source, sizes: np.ndarray) -> dict[str, str]:
+    return {source.images[row]: "no such file" for row in np.flatnonzero(sizes == -1)}
+
+
+def _listing(source: Source, folder: Path) -> Path:
+    return folder / f"{source.spec.name}-bad.csv"
+
+
+def _refuse(source: Source, folder: Path, bad: Any, max_bad: int) -> None:
+    """Raise DataError if more films are bad than allowed, with a list of them in a file."""
+    if len(bad) <= max_bad:
+        return
+    _make_folder(folder)
+    listing = _listing(source, folder)
+    with listing.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("image", "reason"), *sorted(bad.items())])
+    image, reason = min(bad.items())
+    raise DataError(
         f"{source.spec.name}: {len(bad)} of {len(source.images)} films cannot be read, the first "
-        f"{image!r}: {reason}; all are listed in {listing}; mend them, or allow them with "
+        f"{image!r}: {reason}; all are listed in {listing}; mend them, or allow so many with "
         "store.max_bad"
     )
 
 
-def _need_room(source: Source, folder: Path) -> None:
-    need = len(source.images) * source.spec.channels * source.size**2 + MARGIN
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free
-    except OSError as error:
-        raise MachineError(f"cannot make the store folder {folder}: {error.strerror}") from error
+def _need_room(pack: _Pack) -> None:
+    need = int(np.prod(pack.shape)) + MARGIN
+    with suppress(OSError):  # what an interrupted pack has taken is not needed again
+        need -= (pack.partial / "images.npy").stat().st_blocks * 512
+    folder = pack.path.parent
+    free = shutil.disk_usage(folder).free
     if free < need:
         raise MachineError(
-            f"{source.spec.name}: the store needs {need / 1e9:.2f} GB and {folder} has "
+            f"{pack.source.spec.name}: the store needs {need / 1e9:.2f} GB and {folder} has "
             f"{free / 1e9:.2f} GB free; make room, or choose another folder with --store"
         )
 
 
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MachineError(
+            f"cannot make the store folder {folder}: {error.strerror}; choose another with --store"
+        ) from error
+
+
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with path.with_name(f".{path.name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    """Hold the lock; wait, and say for whom, while another process has it."""
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            log.warning("waiting for %s, which is packing the same films", file.read().strip())
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
         yield

@@ -1,7 +1,7 @@
-"""Who is installed and who was asked for: discover, load, collect, look up.
+"""Who was asked for: load, collect, look up.
 
-Discovery reads installed metadata only.  Loading imports the built-ins and the plugins that were
-named, one by one, so that a broken plugin can stop only the run that names it.
+Loading imports the built-ins and the plugins that were named, one by one, so that a broken plugin
+can stop only the run that names it.
 """
 
 from __future__ import annotations
@@ -9,19 +9,18 @@ from __future__ import annotations
 import difflib
 import inspect
 import logging
-import os
-import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib import import_module, metadata
+from importlib import import_module
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
 
 from ark_framework import hooks
-from ark_framework.errors import ConfigError, PluginError, did_you_mean
+from ark_framework.discovery import API, GROUP, PluginRecord, canonical, discover
+from ark_framework.errors import ArkError, ConfigError, PluginError, did_you_mean
 from ark_framework.specs import (
     BackboneSpec,
     DatasetSpec,
@@ -33,9 +32,6 @@ from ark_framework.specs import (
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-API = "v1"
-FAMILY = "ark_framework."
-GROUP = FAMILY + API
 BUILTIN = "ark-builtin"
 PROVIDERS: Mapping[str, tuple[str, type]] = MappingProxyType(
     {
@@ -48,69 +44,19 @@ PROVIDERS: Mapping[str, tuple[str, type]] = MappingProxyType(
 )
 HOOKS = frozenset(name for name in vars(hooks) if name.startswith("ark_"))
 Spec = TypeVar("Spec")
+Serving = TypeVar("Serving", HeadSpec, LossSpec)
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, kw_only=True)
-class PluginRecord:
-    """One installed entry point; ``problem`` says why it cannot be loaded, if it cannot."""
-
-    name: str
-    distribution: str
-    version: str
-    module: str
-    api: str
-    problem: str | None = None
-
-
-def canonical(name: str) -> str:
-    """Return ``ark-vindr`` for ``vindr``, ``ark-vindr``, ``ark-plugin-vindr``, ``ark_plugin_vindr``."""
-    plain = re.sub(r"[-_.]+", "-", name.strip().lower())
-    for prefix in ("ark-plugin-", "ark-"):
-        plain = plain.removeprefix(prefix)
-    return f"ark-{plain}"
-
-
-def discover() -> tuple[PluginRecord, ...]:
-    """List every installed plugin by name; nothing is imported."""
-    found: dict[tuple[str, str, str], PluginRecord] = {}
-    for distribution in metadata.distributions():
-        points = [p for p in distribution.entry_points if p.group.startswith(FAMILY)]
-        for point in points:
-            api = point.group.removeprefix(FAMILY)
-            record = PluginRecord(
-                name=canonical(point.name),
-                distribution=distribution.metadata["Name"],
-                version=distribution.version,
-                module=point.value,
-                api=api,
-                problem=None if api == API else _other_major(api),
-            )
-            # sys.path may show one distribution twice; the first wins, as it does for imports.
-            found.setdefault((record.name, record.distribution, api), record)
-    names = Counter(record.name for record in found.values() if record.api == API)
-    records = [
-        replace(record, problem=_clash(record, found.values()))
-        if record.api == API and names[record.name] > 1
-        else record
-        for record in found.values()
-    ]
-    return tuple(sorted(records, key=lambda record: (record.name, record.api)))
-
-
-def _other_major(api: str) -> str:
-    return (
-        f"was built for plugin API {api} and this ark-framework speaks {API}: install an "
-        f"ark-framework that speaks {api}, or a release of the plugin for {API}"
-    )
-
-
-def _clash(record: PluginRecord, others: Iterable[PluginRecord]) -> str:
-    owners = sorted(o.distribution for o in others if o.name == record.name and o.api == API)
-    return (
-        f"is the name of {len(owners)} installed distributions ({', '.join(owners)}): "
-        "uninstall all but one"
-    )
+__all__ = [
+    "BUILTIN",
+    "GROUP",
+    "PluginRecord",
+    "Registry",
+    "canonical",
+    "discover",
+    "load",
+    "parse_options",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,32 +103,50 @@ class Registry:
         """Return a dataset's schema: its own, a registered one, or one made from its options."""
         schema = spec.schema
         if callable(schema):
-            schema = schema(options)
+            with self.blaming("dataset", spec.name, "schema()"):
+                schema = schema(options)
         if isinstance(schema, LabelSchema):
             return schema
         return _find("label schema", schema, self.schemas)
 
+    @contextmanager
+    def blaming(self, kind: str, name: str, doing: str) -> Iterator[None]:
+        """Turn what a plugin's own code raises into a PluginError that names the plugin."""
+        try:
+            yield
+        except ArkError:
+            raise
+        except Exception as error:
+            raise _broken(self.owners[kind, name], f"failed in {doing}: {_why(error)}") from error
+
     def with_observers(self, *observers: object) -> Registry:
-        """Return a registry whose events also go to ``observers``, for one run."""
+        """Return a registry whose events also go to ``observers``, for one run.
+
+        Raises:
+            PluginError: an observer implements a hook that there is not.
+        """
         manager = _manager()
         for name, plugin in self.manager.list_name_plugin():
             manager.register(plugin, name)
-        for observer in observers:
-            manager.register(observer)
+        try:
+            for observer in observers:
+                manager.register(observer)
+            manager.check_pending()
+        except pluggy.PluginValidationError as error:
+            raise PluginError(f"observer {_label(error.plugin)}: {_why(error)}") from error
         return replace(self, manager=manager)
 
     def notify(self, hook: str, event: object) -> None:
-        """Give an event to every observer, each alone; one that fails is detached with a warning."""
+        """Give an event to every observer, each alone; one that fails is warned of and detached."""
         for implementation in list(getattr(self.manager.hook, hook).get_hookimpls()):
             try:
                 implementation.function(*([event] if implementation.argnames else []))
             except Exception as error:
                 log.warning(
-                    "observer %s failed in %s and is detached: %s: %s",
-                    implementation.plugin_name,
+                    "observer %s failed in %s and is detached: %s",
+                    _label(implementation.plugin),
                     hook,
-                    type(error).__name__,
-                    error,
+                    _why(error),
                 )
                 self.manager.unregister(implementation.plugin)
 
@@ -205,18 +169,14 @@ def load(names: Sequence[str]) -> Registry:
     for record in wanted:
         module = _import(record)
         _check_hooks(module, manager, record)
-        for hook, (kind, type_) in PROVIDERS.items():
-            for spec in _provided(module, hook, type_, record):
-                if (kind, spec.name) in owners:
-                    other = owners[kind, spec.name]
-                    raise _broken(
-                        record,
-                        f"provides {kind} {spec.name!r}, which "
-                        f"{other.name} ({other.distribution}) provides too",
-                    )
-                owners[kind, spec.name] = record
-                tables[kind][spec.name] = spec
-        manager.register(module, record.name)
+        for kind, spec in _specs(module, record):
+            other = owners.setdefault((kind, spec.name), record)
+            if spec.name in tables[kind]:
+                whose = "this plugin already" if other is record else f"{_signature(other)} too"
+                raise _broken(
+                    record, f"provides {kind} {spec.name!r}, which is provided by {whose}"
+                )
+            tables[kind][spec.name] = spec
     return Registry(
         plugins=tuple(wanted),
         schemas=MappingProxyType(tables["schema"]),
@@ -241,10 +201,23 @@ def parse_options(
 
     from ark_framework.config import explain
 
+    _check_keys(spec.options, values, where)
     try:
         return spec.options.model_validate(dict(values), strict=False)
     except ValidationError as error:
         raise ConfigError(explain(error, spec.options, where=where)) from error
+
+
+def _check_keys(options: type[BaseModel], values: Mapping[str, Any], where: str) -> None:
+    # pydantic ignores unknown keys unless told otherwise; a plugin may not have told it.
+    if options.model_config.get("extra") == "allow":
+        return
+    known = {field.alias or name for name, field in options.model_fields.items()}
+    known |= set(options.model_fields)
+    for key in values:
+        if key not in known:
+            hint = did_you_mean(key, known) or f"; known: {', '.join(sorted(known)) or 'none'}"
+            raise ConfigError(f"{where}: unknown key {key!r}{hint}")
 
 
 def _manager() -> pluggy.PluginManager:
@@ -256,73 +229,90 @@ def _manager() -> pluggy.PluginManager:
 def _choose(name: str, records: Sequence[PluginRecord]) -> PluginRecord:
     installed = [record for record in records if record.name == name]
     if not installed:
-        known = [record.name for record in records]
+        package = name.replace("ark-", "ark-plugin-", 1)
+        known = {record.name for record in records}
         raise ConfigError(
-            f"no plugin {name!r} is installed{did_you_mean(name, known)}; if it exists: "
-            f"pip install {name.replace('ark-', 'ark-plugin-', 1)}"
+            f"no plugin {name!r} is installed (to install it: pip install {package})"
+            f"{did_you_mean(name, known)}"
         )
-    usable = [record for record in installed if record.api == API]
-    record = usable[0] if usable else installed[0]
-    disabled = {
-        canonical(each)
-        for each in os.environ.get("ARK_DISABLE_PLUGINS", "").split(",")
-        if each.strip()
-    }
-    if name in disabled or ("ark-all" in disabled and record.distribution != "ark-framework"):
-        raise PluginError(f"plugin {name!r} is disabled by ARK_DISABLE_PLUGINS")
+    record = next((record for record in installed if record.api == API), installed[0])
     if record.problem:
         raise _broken(record, record.problem)
     return record
 
 
+def _signature(record: PluginRecord) -> str:
+    return f"{record.name} ({record.distribution} {record.version})"
+
+
 def _broken(record: PluginRecord, why: str) -> PluginError:
-    return PluginError(f"plugin {record.name} ({record.distribution} {record.version}) {why}")
+    return PluginError(f"plugin {_signature(record)} {why}")
+
+
+def _why(error: BaseException) -> str:
+    reason = " ".join(str(error).split())
+    return f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+
+
+def _label(plugin: object) -> str:
+    return str(getattr(plugin, "__name__", type(plugin).__name__))
 
 
 def _import(record: PluginRecord) -> ModuleType:
     try:
-        return import_module(record.module.partition(":")[0])
-    except Exception as error:  # whatever a third party's module raises is its own
-        reason = " ".join(str(error).split())
-        raise _broken(record, f"cannot be imported: {type(error).__name__}: {reason}") from error
+        return import_module(record.module.partition(":")[0].strip())
+    except (Exception, SystemExit) as error:  # a third party's module may raise anything
+        raise _broken(record, f"cannot be imported: {_why(error)}") from error
 
 
 def _check_hooks(module: ModuleType, manager: pluggy.PluginManager, record: PluginRecord) -> None:
-    """Refuse hooks that pluggy would silently ignore: misspelt, or without the decorator."""
+    """Refuse what pluggy would silently ignore, then register the module's observers."""
     for name, value in vars(module).items():
-        if not inspect.isfunction(value) or value.__module__ != module.__name__:
+        if not inspect.isroutine(value):
             continue
-        marked = manager.parse_hookimpl_opts(module, name) is not None
-        if (marked or name.startswith("ark_")) and name not in HOOKS:
+        options = manager.parse_hookimpl_opts(module, name)
+        if options is None and not _own(module, name, value):
+            continue
+        if name in HOOKS and options is None:
+            raise _broken(record, f"defines {name!r} without @hookimpl, so it would be ignored")
+        if name not in HOOKS and not (options and options["optionalhook"]):
             near = difflib.get_close_matches(name, HOOKS, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise _broken(record, f"implements {name!r}, which is no hook{hint}")
-        if name in HOOKS and not marked:
-            raise _broken(record, f"defines {name!r} without @hookimpl, so it would be ignored")
-
-
-def _provided(
-    module: ModuleType, hook: str, type_: type[Spec], record: PluginRecord
-) -> Sequence[Any]:
-    function: Callable[[], Any] | None = getattr(module, hook, None)
-    if function is None:
-        return ()
+        if options and (options["wrapper"] or options["hookwrapper"]):
+            raise _broken(record, f"implements {name!r} as a wrapper; hooks here are not wrapped")
     try:
-        specs = function()
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise _broken(record, f"failed in {hook}(): {type(error).__name__}: {reason}") from error
-    if not isinstance(specs, list | tuple):
-        raise _broken(
-            record, f"returned {type(specs).__name__} from {hook}(), not a list of {type_.__name__}"
-        )
-    for spec in specs:
-        if not isinstance(spec, type_):
-            raise _broken(
-                record,
-                f"returned a list with {type(spec).__name__} from {hook}(), not {type_.__name__}",
-            )
-    return specs
+        manager.register(module, record.name)
+    except pluggy.PluginValidationError as error:  # arguments that the hook does not have
+        raise _broken(record, f"has a hook that does not fit: {_why(error)}") from error
+
+
+def _own(module: ModuleType, name: str, value: object) -> bool:
+    """Whether a function named like a hook was written by the plugin, not imported by it."""
+    home = str(getattr(value, "__module__", ""))
+    return name.startswith("ark_") and f"{home}.".startswith(f"{module.__name__}.")
+
+
+def _specs(module: ModuleType, record: PluginRecord) -> Iterator[tuple[str, Any]]:
+    """Yield ``(kind, spec)`` of all that a module provides, in declared order."""
+    for hook, (kind, type_) in PROVIDERS.items():
+        function: Callable[[], Any] | None = getattr(module, hook, None)
+        if function is None:
+            continue
+        try:
+            specs = function()
+        except Exception as error:
+            raise _broken(record, f"failed in {hook}(): {_why(error)}") from error
+        if not isinstance(specs, list | tuple):
+            given = type(specs).__name__
+            raise _broken(record, f"returned {given} from {hook}(), not a list of {type_.__name__}")
+        for spec in specs:
+            if not isinstance(spec, type_):
+                given = type(spec).__name__
+                raise _broken(
+                    record, f"returned a list with {given} from {hook}(), not {type_.__name__}"
+                )
+            yield kind, spec
 
 
 def _find(kind: str, name: str, known: Mapping[str, Spec]) -> Spec:
@@ -334,7 +324,7 @@ def _find(kind: str, name: str, known: Mapping[str, Spec]) -> Spec:
     return known[name]
 
 
-def _serving(what: str, spec: Any, kind: str) -> Any:
+def _serving(what: str, spec: Serving, kind: str) -> Serving:
     if kind not in spec.kinds:
         raise ConfigError(f"{what} {spec.name!r} serves {', '.join(spec.kinds)}, not {kind}")
     return spec

@@ -8,14 +8,27 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
-from ark_framework.errors import ConfigError, DataError
+from ark_framework.errors import ConfigError, DataError, did_you_mean
 from ark_framework.specs import DatasetSpec
+
+
+def dataset_name(text: str) -> str:
+    """Return ``rsna`` for ``rsna``, ``RSNA``, ``ark-rsna`` or ``ark-plugin-rsna``.
+
+    Raises:
+        ConfigError: it cannot be the name of a dataset.
+    """
+    name = re.sub(r"^ark[-_](plugin[-_])?", "", text.strip().lower())
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+        raise ConfigError(f"{text!r} cannot be a dataset's name: letters, digits, '-' and '_' only")
+    return name
 
 
 def variable(name: str) -> str:
@@ -50,9 +63,10 @@ def link(name: str, path: Path) -> None:
     Raises:
         DataError: there is no such folder.
     """
+    path = path.expanduser()
     if not path.is_dir():
         raise DataError(f"cannot link {name}: {path} is not a folder")
-    known = {**links(), name: path.resolve()}
+    known = {**links(), dataset_name(name): path.resolve()}
     file = links_file()
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_name(".links.json.part")
@@ -65,15 +79,30 @@ def locate(
 ) -> tuple[Path | None, str]:
     """Return a dataset's root and where it was said, or ``(None, "nowhere")``."""
     if name in given:
-        return Path(given[name]), "--data"
+        return Path(given[name]).expanduser(), "--data"
     if configured.get("root") is not None:
-        return Path(configured["root"]), "config"
+        return Path(configured["root"]).expanduser(), "config"
     if os.environ.get(variable(name)):
-        return Path(os.environ[variable(name)]), variable(name)
+        return Path(os.environ[variable(name)]).expanduser(), variable(name)
     linked = links()
-    if name in linked:
-        return linked[name], "link"
+    if dataset_name(name) in linked:
+        return linked[dataset_name(name)], "link"
     return None, "nowhere"
+
+
+def check_names(given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse roots of datasets that nobody provides: a typo would silently read other data.
+
+    Raises:
+        ConfigError: naming the first unknown dataset and the nearest known ones.
+    """
+    known = sorted(known)
+    for name in given:
+        if name not in known:
+            raise ConfigError(
+                f"--data {name}=...: no dataset {name!r}{did_you_mean(name, known)}; the named "
+                f"plugins provide: {', '.join(known) or 'none'}"
+            )
 
 
 def resolve(

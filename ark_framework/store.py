@@ -2,8 +2,8 @@
 
 ``<folder>/<dataset>-<fingerprint>/`` holds ``images.npy`` ``(N, C, S, S)`` uint8, ``table.npz``
 (image names, bytes, times, which are readable) and ``manifest.json``.  The fingerprint covers
-relative paths and sizes, side, fit, channels, options and reader version; file times are left to
-``verify``.
+relative paths and sizes, side, fit, channels and reader version, and the options of a dataset that
+draws its own images; file times are left to ``verify``.  ``packing`` writes stores.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 import platformdirs
 
 from ark_framework.errors import DataError
-from ark_framework.images import resolve_below
 from ark_framework.specs import DatasetSpec
 
 # Change it when packing begins to give other pixels.
@@ -46,44 +48,30 @@ class Source:
 
     def stats(self) -> tuple[np.ndarray, np.ndarray]:
         """Return bytes and modification times ``(N,)`` int64; -1 where a file is missing."""
-        sizes = np.zeros(len(self.images), dtype=np.int64)
-        times = np.zeros(len(self.images), dtype=np.int64)
+        absent = -1 if self.spec.read_image is None else 0  # such an image need not be a file
+        sizes = np.full(len(self.images), absent if self.root else 0, dtype=np.int64)
+        times = sizes.copy()
         if self.root is None:
             return sizes, times
         base = str(self.root)
         for index, image in enumerate(self.images):
-            try:
+            with suppress(OSError):
                 found = os.stat(f"{base}/{image}")  # noqa: PTH116 - a Path per film costs 3x
                 sizes[index], times[index] = found.st_size, found.st_mtime_ns
-            except OSError:
-                sizes[index] = times[index] = -1
         return sizes, times
 
     def fingerprint(self, sizes: np.ndarray) -> str:
         """Return 16 hexadecimal digits that name the store's content."""
-        options = self.options.model_dump(mode="json") if self.spec.read_image else {}
-        options.pop("root", None)
-        head = json.dumps(
-            [
-                STORE_VERSION,
-                self.spec.name,
-                self.spec.reader_version,
-                self.size,
-                self.fit,
-                self.spec.channels,
-                options,
-            ],
-            sort_keys=True,
-        )
-        digest = hashlib.sha256(head.encode())
+        # Options of a dataset of plain files choose rows and labels, never pixels.
+        drawn = self.spec.read_image is not None
+        options = self.options.model_dump(mode="json", exclude={"root"}) if drawn else {}
+        spec = self.spec
+        head = [STORE_VERSION, spec.name, spec.reader_version, spec.channels]
+        head += [self.size, self.fit, options]
+        digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
         for index in sorted(range(len(self.images)), key=self.images.__getitem__):
             digest.update(f"\0{self.images[index]}\0{sizes[index]}".encode())
         return digest.hexdigest()[:16]
-
-    def path(self, image: str) -> Path:
-        """Return the file of an image; DataError if it leads out of the root."""
-        assert self.root is not None
-        return resolve_below(self.root, image)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,13 +80,13 @@ class Store:
 
     Attributes:
         images: Memory map ``(N, C, S, S)`` uint8.
-        names: ``(N,)`` image names, row by row.
+        names: Image names, row by row.
         bad: Unreadable images and the reasons; their rows are black.
     """
 
     folder: Path
     images: np.ndarray
-    names: np.ndarray
+    names: tuple[str, ...]
     fingerprint: str
     size: int
     channels: int
@@ -107,10 +95,14 @@ class Store:
 
     def rows(self, images: Sequence[str]) -> np.ndarray:
         """Return the row of each image, ``(n,)`` int64; -1 where it is not here or unreadable."""
-        index = {name: row for row, name in enumerate(self.names.tolist())}
-        for name in self.bad:
-            index[name] = -1
+        index = self._index
         return np.fromiter((index.get(image, -1) for image in images), np.int64, len(images))
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return dict(zip(self.names, range(len(self.names)), strict=True)) | dict.fromkeys(
+            self.bad, -1
+        )
 
 
 def default_folder() -> Path:
@@ -120,7 +112,7 @@ def default_folder() -> Path:
 
 
 def open_store(path: Path) -> Store:
-    """Open a packed store.
+    """Open a packed store by its own folder.
 
     Raises:
         DataError: its files do not belong together.
@@ -128,12 +120,11 @@ def open_store(path: Path) -> Store:
     try:
         manifest = json.loads((path / "manifest.json").read_text("utf-8"))
         images = np.load(path / "images.npy", mmap_mode="r", allow_pickle=False)
-        with np.load(path / "table.npz", allow_pickle=False) as table:
-            names = table["image"]
+        names = _table(path)[0]
         shape = (len(names), manifest["channels"], manifest["size"], manifest["size"])
         if images.shape != shape or images.dtype != np.uint8:
             raise ValueError(f"images.npy holds {images.dtype} {images.shape}, not uint8 {shape}")
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         reason = " ".join(str(error).split())[:160]
         raise DataError(
             f"store {path} is damaged ({reason}); delete that folder and it is packed again"
@@ -152,29 +143,32 @@ def open_store(path: Path) -> Store:
 
 def verify(store: Store, source: Source) -> list[str]:
     """Compare a store with its source; return what differs, a line each, empty if nothing."""
+    names, old_sizes, old_times = _table(store.folder)
+    known = dict(zip(names, zip(old_sizes.tolist(), old_times.tolist(), strict=True), strict=True))
     sizes, times = source.stats()
-    with np.load(store.folder / "table.npz", allow_pickle=False) as table:
-        known = {
-            name: (size, time)
-            for name, size, time in zip(
-                table["image"].tolist(),
-                table["bytes"].tolist(),
-                table["mtime"].tolist(),
-                strict=True,
-            )
-        }
     found = []
     for image, size, time in zip(source.images, sizes.tolist(), times.tolist(), strict=True):
         if image not in known:
             found.append(f"{image}: not in the store")
-        elif size == -1:
-            found.append(f"{image}: the file is gone")
         elif (size, time) != known[image]:
-            found.append(f"{image}: changed since it was packed")
+            change = "the file is gone" if size == -1 else "changed since it was packed"
+            found.append(f"{image}: {change}")
     manifest = json.loads((store.folder / "manifest.json").read_text("utf-8"))
     if manifest["sha256"] != checksum(store.folder / "images.npy"):
         found.append("images.npy: its checksum is not the manifest's; delete the store")
     return found
+
+
+def write_table(path: Path, source: Source, sizes: np.ndarray, times: np.ndarray) -> None:
+    """Write ``table.npz``: names as one NUL-joined text, a quarter of a fixed-width array."""
+    names = np.frombuffer("\0".join(source.images).encode(), dtype=np.uint8)
+    np.savez(path / "table.npz", images=names, bytes=sizes, mtime_ns=times)
+
+
+def _table(path: Path) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+    with np.load(path / "table.npz", allow_pickle=False) as table:
+        names = tuple(table["images"].tobytes().decode().split("\0"))
+        return names, table["bytes"], table["mtime_ns"]
 
 
 def checksum(path: Path) -> str:

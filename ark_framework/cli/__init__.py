@@ -5,6 +5,7 @@ Commands are imported when they are used, so that ``ark --help`` needs neither t
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 from collections.abc import Sequence
@@ -12,8 +13,10 @@ from typing import Any
 
 import click
 
-from ark_framework.errors import ArkError
+from ark_framework.errors import ArkError, MachineError
 
+# What the machine refuses, as against what a program got wrong.
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 # Name → where the command lives, and its line in the help.
 COMMANDS = {
     "train": ("ark_framework.cli.train:train", "Pretrain one encoder on many datasets."),
@@ -86,4 +89,9 @@ def run(args: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 0
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        click.echo(f"error: {error.strerror}: {error.filename or 'no file named'}", err=True)
+        return MachineError.exit_code
     return result if isinstance(result, int) else 0

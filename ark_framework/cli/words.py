@@ -1,4 +1,4 @@
-"""Options that take several words: ``--plugins a b``, ``--plugins a,b``, ``--plugins a --plugins b``.
+"""Options that take several words: ``--plugins a b``, ``--plugins a,b`` or the option repeated.
 
 click refuses ``nargs=-1`` on an option, so the words are rewritten before click sees them.
 """
@@ -13,7 +13,7 @@ WORDY = ("--plugins", "--tasks", "--data")
 
 
 class WordsCommand(click.Command):
-    """A command whose ``--plugins``, ``--tasks`` and ``--data`` take words up to the next option."""
+    """A command whose ``--plugins``, ``--tasks`` and ``--data`` take several words."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Rewrite the words into click's repeated form, in order."""

@@ -1,0 +1,267 @@
+"""``ark data``: which datasets there are, where they lie, whether they are what they should be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+
+from ark_framework import roots as places
+from ark_framework.cli.choice import Chosen, choose, choosing
+from ark_framework.cli.words import WordsCommand
+from ark_framework.errors import ConfigError, DataError, did_you_mean
+from ark_framework.registry import canonical, discover, parse_options
+
+if TYPE_CHECKING:
+    from ark_framework.annotations import AnnotationTable
+    from ark_framework.specs import DatasetSpec
+
+Report = Callable[[int, int], None]
+# Films of a dataset on a preview, where --limit does not say otherwise.
+SHOWN = 8
+
+
+@click.group("data")
+def data() -> None:
+    """List, link, verify, pack and look at datasets."""
+
+
+@data.command("list", cls=WordsCommand)
+@choosing
+def list_(data: tuple[str, ...], as_json: bool, **given: Any) -> None:
+    """List the datasets of the named plugins and where they lie; without plugins, the links.
+
+    \b
+    ark data list --plugins ark-chestxray14 ark-rsna
+    """
+    if given["plugins"] or given["file"]:
+        chosen = choose(data, **given)
+        found = [_entry(chosen, spec) for spec in chosen.specs]
+    else:
+        found = [
+            {"dataset": name, "root": str(root), "from": "link"}
+            for name, root in places.links().items()
+        ]
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    if not found:
+        click.echo("no dataset is linked; name plugins to list theirs: ark data list --plugins ...")
+    width = max((len(each["dataset"]) for each in found), default=0)
+    for each in found:
+        facts = (each.get("kind"), f"{each.get('labels')} labels", each.get("access"))
+        known = f"  {', '.join(map(str, facts))}" if "kind" in each else ""
+        click.echo(
+            f"{each['dataset']:<{width}}{known}  {each['root'] or 'no root'} ({each['from']})"
+        )
+
+
+def _entry(chosen: Chosen, spec: DatasetSpec) -> dict[str, Any]:
+    configured = chosen.config.data.get(spec.name, {})
+    root, where = places.locate(spec.name, given=chosen.roots, configured=configured)
+    kind, labels = "set by its options", "?"
+    try:
+        options = None
+        if callable(spec.schema):
+            values = places.resolve(spec, given=chosen.roots, configured=configured)
+            options = parse_options(spec, values, where=f"data.{spec.name}")
+        schema = chosen.registry.schema_of(spec, options)
+        kind, labels = schema.kind, str(len(schema.labels))
+    except (ConfigError, DataError):
+        pass  # its labels are not said yet: that is no reason not to list it
+    return {
+        "dataset": spec.name,
+        "plugin": chosen.registry.origin("dataset", spec.name).name,
+        "kind": kind,
+        "labels": labels,
+        "access": spec.card.access,
+        "root": str(root) if root else None,
+        "from": where if spec.needs_root else "needs no files",
+    }
+
+
+@data.command("link")
+@click.argument("name")
+@click.argument("path", type=click.Path(path_type=Path))
+def link(name: str, path: Path) -> None:
+    """Remember where a dataset's official files lie.
+
+    \b
+    ark data link rsna /data/rsna
+    """
+    dataset = places.dataset_name(name)
+    places.link(dataset, path)
+    click.echo(f"linked {dataset} to {path.resolve()}")
+    installed = [record.name for record in discover()]
+    if canonical(dataset) not in installed:
+        click.echo(
+            f"note: no installed plugin is called {canonical(dataset)}"
+            f"{did_you_mean(canonical(dataset), installed)}"
+        )
+
+
+@data.command("pack", cls=WordsCommand)
+@choosing
+def pack(data: tuple[str, ...], as_json: bool, **given: Any) -> None:
+    """Pack the films into the store that training reads; what is packed already is kept.
+
+    \b
+    ark data pack --plugins ark-rsna --data rsna=/data/rsna --size 128
+    """
+    chosen, found = _every_film(data, given), []
+    with _packing(as_json) as (console, report):
+        for spec in chosen.specs:
+            table, options = chosen.read(spec)
+            images = table.frame["image"].tolist()
+            store = chosen.pack(spec, options, images, report=report(spec.name))
+            found.append(
+                {
+                    "dataset": spec.name,
+                    "films": len(store.images),
+                    "bytes": int(store.images.nbytes),
+                    "size": store.size,
+                    "fit": store.fit,
+                    "store": str(store.folder),
+                    "unreadable": dict(store.bad),
+                }
+            )
+            if not as_json:
+                bad = f", {len(store.bad)} unreadable left black" if store.bad else ""
+                console.print(
+                    f"{spec.name}: {len(store.images)} films of {store.size} x {store.size}, "
+                    f"{store.images.nbytes / 1e6:.0f} MB{bad}, in {store.folder}",
+                    highlight=False, soft_wrap=True,
+                )  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+
+
+@data.command("verify", cls=WordsCommand)
+@choosing
+def verify(data: tuple[str, ...], as_json: bool, **given: Any) -> None:
+    """Check tables, files and stores; exit 3 if anything is wrong.
+
+    \b
+    ark data verify --plugins ark-chestxray14
+    """
+    from ark_framework.cli.verification import examine, lines
+
+    chosen = _every_film(data, given)
+    found = []
+    for spec in chosen.specs:
+        table, options = chosen.read(spec)
+        findings = examine(spec, table, options, config=chosen.config.store, folder=chosen.folder)
+        found.append(findings)
+        if not as_json:
+            click.echo("\n".join(lines(findings)))
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+    wrong = [f"{each['dataset']}: {problem}" for each in found for problem in each["problems"]]
+    if wrong:
+        others = f" (and {len(wrong) - 1} more problems)" if len(wrong) > 1 else ""
+        raise DataError(wrong[0] + others)
+
+
+@data.command("stats", cls=WordsCommand)
+@choosing
+def stats(data: tuple[str, ...], as_json: bool, **given: Any) -> None:
+    """Count labels, patients, sexes and views per split; no film is read.
+
+    \b
+    ark data stats --plugins ark-chestxray14 --json
+    """
+    from ark_framework.cli.census import census, tables
+
+    chosen = _every_film(data, given)
+    found = {spec.name: census(chosen.read(spec)[0]) for spec in chosen.specs}
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    console = _console(stderr=False)
+    for name, counts in found.items():
+        for table in tables(name, counts):
+            console.print(table)
+
+
+@data.command("preview", cls=WordsCommand)
+@choosing
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("preview.png"),
+    show_default=True, help="The picture to write.",
+)  # fmt: skip
+def preview(data: tuple[str, ...], as_json: bool, out: Path, **given: Any) -> None:
+    """Write a contact sheet: some training films as packed, and both views of each.
+
+    \b
+    ark data preview --plugins ark-rsna --limit 12 --out rsna.png
+    """
+    if out.exists():
+        raise ConfigError(f"{out} exists and is not overwritten; choose another --out")
+    if out.suffix.lower() != ".png" or not out.parent.is_dir():
+        raise ConfigError(f"--out {out}: name a .png file in a folder that exists")
+    from ark_framework.cli.sheet import Strip, contact_sheet
+
+    chosen = choose(data, **given)
+    strips = []
+    for spec in chosen.specs:
+        table, options = chosen.read(spec)
+        names, films = _some_films(chosen, spec, table, options)
+        strips.append(Strip(title=f"{spec.name} ({len(table)} films)", films=films))
+        if as_json:
+            click.echo(json.dumps({"dataset": spec.name, "films": names}))
+    contact_sheet(strips, chosen.config.views, seed=chosen.config.seed).save(out)
+    if not as_json:
+        click.echo(f"wrote {out}")
+
+
+def _some_films(
+    chosen: Chosen, spec: DatasetSpec, table: AnnotationTable, options: Any
+) -> tuple[list[str], Any]:
+    import numpy as np
+
+    from ark_framework.packing import ensure
+
+    rows = table.rows("train") if len(table.rows("train")) else np.arange(len(table))
+    drawn = np.random.default_rng(chosen.config.seed).permutation(rows)
+    images = table.frame["image"].iloc[np.sort(drawn[: chosen.config.limit or SHOWN])].tolist()
+    store = chosen.config.store
+    with TemporaryDirectory(prefix="ark-preview-") as folder:  # a look must not pack everything
+        packed = ensure(
+            spec, options, images, folder=Path(folder), size=store.size, fit=store.fit,
+            workers=1, max_bad=len(images),
+        )  # fmt: skip
+        kept = packed.rows(images)
+        if not (kept >= 0).any():
+            image, reason = next(iter(packed.bad.items()))
+            raise DataError(f"{spec.name}: no film could be read, the first {image!r}: {reason}")
+        films = np.array(packed.images[kept[kept >= 0]])
+    return [image for image, row in zip(images, kept, strict=True) if row >= 0], films
+
+
+def _every_film(data: tuple[str, ...], given: dict[str, Any]) -> Chosen:
+    if given["limit"] is not None:
+        raise ConfigError(
+            "--limit is for train, plan and data preview; this command takes all films"
+        )
+    return choose(data, **given)
+
+
+def _console(*, stderr: bool) -> Console:
+    console = Console(stderr=stderr)
+    # A pipe has no width: rich would fold every table to 80 columns.
+    return console if console.is_terminal else Console(stderr=stderr, width=140)
+
+
+@contextmanager
+def _packing(as_json: bool) -> Iterator[tuple[Console, Callable[[str], Report]]]:
+    from ark_framework.cli.packing import PackingBar
+
+    console = _console(stderr=as_json)
+    with PackingBar(console) as bar:
+        yield console, lambda name: lambda done, total: bar(name, done, total)
