@@ -8,6 +8,7 @@ import os
 import sys
 from io import BytesIO
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pydicom
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
+from pydicom.pixels import get_decoder
 from pydicom.uid import (
     ExplicitVRLittleEndian,
     JPEGBaseline8Bit,
@@ -82,18 +84,14 @@ def test_grey_png_is_read_bit_for_bit(tmp_path: Path) -> None:
     assert np.array_equal(read_image(save(tmp_path / "a.png", RAMP)), RAMP)
 
 
-@pytest.mark.parametrize("mode", ["1", "P", "LA", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB"])
+@pytest.mark.parametrize("mode", ["1", "P", "LA", "PA", "RGB", "RGBA", "CMYK", "YCbCr"])
 def test_every_kind_of_eight_bit_image_becomes_grey(tmp_path: Path, mode: str) -> None:
     """Palettes, transparency, print colors and bits all end as the same grey picture."""
     step = np.zeros((20, 30), dtype=np.uint8)
     step[:, 15:] = 255
     grey = Image.fromarray(step)
-    if mode == "LAB":
-        flat = np.full_like(step, 128)
-        image = Image.frombytes("LAB", grey.size, np.stack([step, flat, flat], 2).tobytes())
-    else:
-        image = (grey.convert("RGB") if mode in ("CMYK", "YCbCr") else grey).convert(mode)
-    path = tmp_path / ("a.tif" if mode in ("CMYK", "YCbCr", "LAB", "PA") else "a.png")
+    image = (grey.convert("RGB") if mode in ("CMYK", "YCbCr") else grey).convert(mode)
+    path = tmp_path / ("a.tif" if mode in ("CMYK", "YCbCr", "PA") else "a.png")
     image.save(path)
     pixels = read_image(path)
     assert pixels.dtype == np.uint8
@@ -260,12 +258,7 @@ def test_a_truncated_dicom_is_refused(tmp_path: Path, syntax: str | None, share:
 
 def test_a_missing_codec_is_the_machine(tmp_path: Path) -> None:
     """A compression without a decoder names it and the pip line, and is no broken film."""
-    pytest.importorskip("pydicom")
-    if (
-        "gdcm" in sys.modules or pydicom.config.have_gdcm
-        if hasattr(pydicom.config, "have_gdcm")
-        else False
-    ):
+    if get_decoder(JPEGLosslessSV1).is_available:
         pytest.skip("a lossless JPEG codec is installed")
     path = save_dicom(tmp_path / "a.dcm", RAMP, bits=8, syntax=JPEGLosslessSV1)
     with pytest.raises(MachineError, match="JPEG Lossless.*pip install"):
@@ -313,7 +306,7 @@ def test_size_is_refused_before_decoding(tmp_path: Path, monkeypatch: pytest.Mon
     path = save(tmp_path / "a.png", RAMP)
     data = bytearray(path.read_bytes())
     data[16:24] = (60000).to_bytes(4, "big") * 2
-    data[29:33] = __import__("zlib").crc32(bytes(data[12:29])).to_bytes(4, "big")
+    data[29:33] = crc32(bytes(data[12:29])).to_bytes(4, "big")
     path.write_bytes(bytes(data))
     refused(path, "too many pixels")
     monkeypatch.setattr(images, "MAX_PIXELS", 100)
@@ -397,4 +390,3 @@ def test_real_dicoms_are_their_png_twins() -> None:
         twin = data / "nih_chestxray14/images" / twins[film.stem]
         difference = np.abs(read_image(film).astype(int) - read_image(twin))
         assert difference.mean() < 3
-        assert to_uint8(read_image(film)) is not None
