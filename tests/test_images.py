@@ -261,7 +261,7 @@ def test_a_missing_codec_is_the_machine(tmp_path: Path) -> None:
     if get_decoder(JPEGLosslessSV1).is_available:
         pytest.skip("a lossless JPEG codec is installed")
     path = save_dicom(tmp_path / "a.dcm", RAMP, bits=8, syntax=JPEGLosslessSV1)
-    with pytest.raises(MachineError, match="JPEG Lossless.*pip install"):
+    with pytest.raises(MachineError, match=r"JPEG Lossless.*pip install"):
         read_image(path)
 
 
