@@ -83,7 +83,8 @@ class StoreBatches:
         rows = self._rows[task.name]
         if task.whole_passes:
             start = step * task.batch_size
-            return rows[self._order(index, passes)[start : start + task.batch_size]]
+            chosen: np.ndarray = rows[self._order(index, passes)[start : start + task.batch_size]]
+            return chosen
         # A fixed number of steps walks along an endless row of permutations.
         where = (passes * steps + step) * task.batch_size + np.arange(task.batch_size)
         turns = where // len(rows)
@@ -91,7 +92,8 @@ class StoreBatches:
             self._order(index, int(turn))[where[turns == turn] % len(rows)]
             for turn in np.unique(turns)
         ]
-        return rows[np.concatenate(picked)]
+        walked: np.ndarray = rows[np.concatenate(picked)]
+        return walked
 
     def _permutation(self, index: int, turn: int) -> np.ndarray:
         count = len(self._rows[self._plan.tasks[index].name])

@@ -39,6 +39,13 @@ class TaskConfig(Section):
     )
 
 
+class LossesConfig(Section):
+    """The loss of each kind, where neither task nor dataset names one."""
+
+    multilabel: str = "bce"
+    multiclass: str = "cross_entropy"
+
+
 class StoreConfig(Section):
     """How films are packed."""
 
@@ -162,9 +169,7 @@ class RunConfig(Section):
     data: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="options per dataset, such as root"
     )
-    losses: dict[Literal["multilabel", "multiclass"], str] = Field(
-        default_factory=dict, description="loss per kind, where neither task nor dataset names one"
-    )
+    losses: LossesConfig = LossesConfig()
     strategy: Literal["cyclic", "concurrent", "sequential"] = "cyclic"
     order: Literal["fixed", "shuffled"] = "fixed"
     cycles: int = Field(default=10, gt=0)

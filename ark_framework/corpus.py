@@ -70,13 +70,15 @@ def training_targets(raw: np.ndarray, schema: LabelSchema, uniform: np.ndarray) 
         ``(n, C)`` float32; NaN = not annotated.
     """
     low, high = schema.soft_range
-    instead = {
-        "ignore": np.float32(np.nan),
-        "zeros": np.float32(0),
-        "ones": np.float32(1),
-        "soft": (low + (high - low) * uniform).astype(np.float32),
-    }[schema.uncertain]
-    targets = np.where(raw == -1, instead, raw).astype(np.float32)
+    instead: np.ndarray = np.asarray(
+        {
+            "ignore": np.float32(np.nan),
+            "zeros": np.float32(0),
+            "ones": np.float32(1),
+            "soft": (low + (high - low) * uniform).astype(np.float32),
+        }[schema.uncertain]
+    )
+    targets: np.ndarray = np.where(raw == -1, instead, raw).astype(np.float32)
     if schema.blank == "zeros":
         targets = np.where(np.isnan(raw), np.float32(0), targets)
     return targets

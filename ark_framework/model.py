@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,20 @@ class HeadPlan:
     schema: LabelSchema
 
 
+class Encoder(Protocol):
+    """What a backbone's module offers; see :class:`ark_framework.BackboneSpec`."""
+
+    in_chans: int
+
+    def forward_maps(self, x: Tensor) -> list[Tensor]:
+        """Return the feature maps, finest first."""
+        ...
+
+    def pool(self, last: Tensor) -> Tensor:
+        """Return the final map pooled, ``(B, D)``."""
+        ...
+
+
 class ArkModel(nn.Module):
     """An encoder, a projector and one head per task.
 
@@ -45,9 +60,12 @@ class ArkModel(nn.Module):
         channels: Channels of the stored films, 1 or 3.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Any,
         heads: Mapping[str, HeadPlan],
         *,
         config: ModelConfig,
@@ -69,10 +87,15 @@ class ArkModel(nn.Module):
             }
         )
 
+    @property
+    def encoder(self) -> Encoder:
+        """The backbone, under the names that the core uses."""
+        return cast("Encoder", self.backbone)
+
     def encode(self, views: Tensor) -> Features:
         """Return the features of ``views`` (B, C, S, S), floats in 0..1."""
-        last = self.backbone.forward_maps(self._prepare(views))[-1]
-        pooled = self.backbone.pool(last)
+        last = self.encoder.forward_maps(self._prepare(views))[-1]
+        pooled = self.encoder.pool(last)
         return Features(map=last, pooled=pooled, projected=self.projector(pooled))
 
     def classify(self, task: str, features: Features, films: slice = slice(None)) -> Tensor:
@@ -86,7 +109,7 @@ class ArkModel(nn.Module):
         return self.classify(task, self.encode(views))
 
     def _prepare(self, views: Tensor) -> Tensor:
-        wanted = self.backbone.in_chans
+        wanted = int(self.encoder.in_chans)
         if self._normalize:
             mean, std = self.mean, self.std
             if wanted == 1:  # a grey film has one channel: the mean of the three constants
@@ -115,8 +138,8 @@ def _widths(model: ArkModel, size: int) -> dict[str, int]:
     try:
         with torch.no_grad():
             blank = torch.zeros(1, 1, size, size)
-            last = model.backbone.forward_maps(model._prepare(blank))[-1]
-            pooled = model.backbone.pool(last)
+            last = model.encoder.forward_maps(model._prepare(blank))[-1]
+            pooled = model.encoder.pool(last)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ConfigError(
             f"model.backbone does not take films of {size} x {size} pixels: "
@@ -170,6 +193,6 @@ def estimate(model: ArkModel, views: Iterable[Tensor]) -> None:
         norm.training = True
     with torch.no_grad():
         for batch in views:
-            model.backbone.pool(model.backbone.forward_maps(model._prepare(batch))[-1])
+            model.encoder.pool(model.encoder.forward_maps(model._prepare(batch))[-1])
     for norm in norms:
         norm.training = False

@@ -96,7 +96,7 @@ class TensorBoard:
         self._writer = SummaryWriter(str(folder), purge_step=purge_step)
 
     def _scalar(self, tag: str, value: float, step: int) -> None:
-        self._writer.add_scalar(tag, value, step)  # type: ignore[no-untyped-call]
+        self._writer.add_scalar(tag, value, step)
 
     @hookimpl
     def ark_steps_flushed(self, event: StepsFlushed) -> None:
@@ -122,7 +122,7 @@ class TensorBoard:
     def ark_run_finished(self, event: RunFinished) -> None:
         """Write test scores and close."""
         self._scores(event.scores, event.step)
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
 
     def _scores(self, scores: Sequence[TaskScore], step: int) -> None:
         for each in scores:

@@ -23,7 +23,6 @@ from ark_framework.errors import ConfigError, did_you_mean
 from ark_framework.registry import Registry, canonical
 
 RESIDUAL_WARNING = 0.02
-DEFAULT_LOSS = {"multilabel": "bce", "multiclass": "cross_entropy"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,7 +240,8 @@ def _task(
 ) -> TaskPlan:
     kind = corpus.schema.kind
     head = registry.head(task.head or corpus.spec.head, kind=kind)
-    wanted = task.loss or corpus.spec.loss or {**DEFAULT_LOSS, **config.losses}[kind]
+    by_kind = {"multilabel": config.losses.multilabel, "multiclass": config.losses.multiclass}
+    wanted = task.loss or corpus.spec.loss or by_kind[kind]
     loss = registry.loss(wanted, kind=kind)
     rows = len(train_rows(corpus, task, config))
     batch = config.batch_size
@@ -300,7 +300,7 @@ def _visits(config: RunConfig, tasks: tuple[TaskPlan, ...]) -> tuple[Visit, ...]
         order = list(range(count))
         if config.order == "shuffled":
             order = np.random.default_rng([config.seed, cycle]).permutation(count).tolist()
-        stays = [(index,) for index in order]
+        stays: list[tuple[int, ...]] = [(index,) for index in order]
         if config.strategy == "concurrent":
             stays = [tuple(range(count))]
         if config.strategy == "sequential":

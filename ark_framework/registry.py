@@ -230,10 +230,11 @@ def _choose(name: str, records: Sequence[PluginRecord]) -> PluginRecord:
     installed = [record for record in records if record.name == name]
     if not installed:
         package = name.replace("ark-", "ark-plugin-", 1)
-        known = {record.name for record in records}
+        # The prefix that all share would make any two names look alike.
+        known = {record.name.removeprefix("ark-") for record in records}
         raise ConfigError(
             f"no plugin {name!r} is installed (to install it: pip install {package})"
-            f"{did_you_mean(name, known)}"
+            f"{did_you_mean(name.removeprefix('ark-'), known)}"
         )
     record = next((record for record in installed if record.api == API), installed[0])
     if record.problem:

@@ -166,7 +166,8 @@ def write_table(path: Path, source: Source, sizes: np.ndarray, times: np.ndarray
 
 
 def _table(path: Path) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
-    with np.load(path / "table.npz", allow_pickle=False) as table:
+    # Opened here, because numpy leaves the file of a damaged archive open.
+    with (path / "table.npz").open("rb") as file, np.load(file, allow_pickle=False) as table:
         names = tuple(table["images"].tobytes().decode().split("\0"))
         return names, table["bytes"], table["mtime_ns"]
 

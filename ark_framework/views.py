@@ -153,8 +153,9 @@ def _photometry(views: Tensor, draws: Draws) -> Tensor:
 def _crops(count: int, config: ViewsConfig, rng: np.random.Generator) -> np.ndarray:
     # Ten tries, the first that fits wins, else the last one clamped: as torchvision does it,
     # but for a whole batch at once.
+    low, high = (float(np.log(bound)) for bound in config.ratio)
     area = rng.uniform(*config.scale, (count, 10))
-    aspect = np.exp(rng.uniform(*np.log(config.ratio), (count, 10)))
+    aspect = np.exp(rng.uniform(low, high, (count, 10)))
     width, height = np.sqrt(area * aspect), np.sqrt(area / aspect)
     first = np.argmax((width <= 1) & (height <= 1), axis=1)
     rows = np.arange(count)

@@ -40,7 +40,9 @@ class TimmEncoder(nn.Module):
             raise ConfigError(
                 f"model.options.name: timm has no model {name!r}{did_you_mean(name, known)}"
             )
-        self.model = _create(name, in_chans=in_chans, pretrained=pretrained, kwargs=kwargs or {})
+        self.model: Any = _create(
+            name, in_chans=in_chans, pretrained=pretrained, kwargs=kwargs or {}
+        )
         # A strided default of forward_intermediates returns maps before the final norm.
         self._channels_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
 
@@ -57,9 +59,11 @@ class TimmEncoder(nn.Module):
     def pool(self, last: Tensor) -> Tensor:
         """Pool the final map ``(B, C, H, W)`` to ``(B, D)``."""
         if hasattr(self.model, "patch_embed") and hasattr(self.model, "fc_norm"):
-            return self.model.fc_norm(last.flatten(2).mean(2))
+            normed: Tensor = self.model.fc_norm(last.flatten(2).mean(2))
+            return normed
         native = last.permute(0, 2, 3, 1) if self._channels_last else last
-        return self.model.forward_head(native, pre_logits=True)
+        pooled: Tensor = self.model.forward_head(native, pre_logits=True)
+        return pooled
 
     def _as_map(self, features: Tensor) -> Tensor:
         if features.ndim == 4:

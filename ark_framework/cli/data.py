@@ -98,12 +98,10 @@ def link(name: str, path: Path) -> None:
     dataset = places.dataset_name(name)
     places.link(dataset, path)
     click.echo(f"linked {dataset} to {path.resolve()}")
-    installed = [record.name for record in discover()]
-    if canonical(dataset) not in installed:
-        click.echo(
-            f"note: no installed plugin is called {canonical(dataset)}"
-            f"{did_you_mean(canonical(dataset), installed)}"
-        )
+    installed = [record.name.removeprefix("ark-") for record in discover()]
+    if canonical(dataset).removeprefix("ark-") not in installed:
+        near = did_you_mean(dataset, installed)
+        click.echo(f"note: no installed plugin is called {canonical(dataset)}{near}")
 
 
 @data.command("pack", cls=WordsCommand)
