@@ -295,7 +295,7 @@ def _locked(path: Path) -> Iterator[None]:
     """Hold the lock; wait, and say for whom, while another process has it."""
     with path.open("a+", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
             log.warning("waiting for %s, which is packing the same films", file.read().strip())

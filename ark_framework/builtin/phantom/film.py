@@ -26,6 +26,7 @@ class Anatomy:
     lung_y: float
     heart_w: float
     heart_x: float
+    enlarged: float
     rib_gap: float
     clavicle: float
 
@@ -44,6 +45,7 @@ def anatomy(case: Case) -> Anatomy:
         heart_x=0.10 * rng.uniform(0.7, 1.3),
         rib_gap=0.165 * rng.uniform(0.9, 1.1),
         clavicle=rng.uniform(0.05, 0.25),
+        enlarged=rng.uniform(1.18, 1.40),
     )
 
 
@@ -92,7 +94,7 @@ def shapes(case: Case, x: Array, y: Array, body: Anatomy) -> Shapes:
         base = body.lung_y + 0.78 * body.lung_h - 0.10 * np.abs(across - 0.2)
         inside = _soft(oval * 0.3, 0.03) * _soft(y - base, 0.03)
         lungs.append(inside)
-    large = 1.42 if "enlarged heart" in case.findings else 1.0
+    large = body.enlarged if "enlarged heart" in case.findings else 1.0
     large *= 1.08 if case.view == "AP" else 1.0
     wide = body.heart_w * large
     lean = x - body.heart_x * large - 0.18 * (y - 0.2)
@@ -158,17 +160,17 @@ def _findings(
 
 def _opacity(case: Case, across: Array, down: Array, n: Array, texture: Array) -> Array:
     center = -0.55 + 0.25 * n[0] if case.upper else 0.05 + 0.5 * n[0]
-    spread = 0.16 + 0.12 * n[1]
+    spread = 0.20 + 0.12 * n[1]
     far = ((across - (n[2] - 0.5) * 0.9) * 0.55) ** 2 + (down - center) ** 2
     cloud = np.exp(-far / np.float32(2 * spread**2))
-    return np.asarray(cloud * (0.20 + 0.12 * n[3] + 0.08 * texture))
+    return np.asarray(cloud * (0.26 + 0.12 * n[3] + 0.08 * texture))
 
 
 def _nodule(case: Case, across: Array, down: Array, n: Array, texture: Array) -> Array:
     del case, texture
-    radius = 0.10 + 0.06 * n[0]
+    radius = 0.16 + 0.09 * n[0]
     far = ((across - (n[1] - 0.5) * 1.1) * 0.5) ** 2 + (down - (n[2] - 0.5) * 1.2) ** 2
-    return _soft(np.sqrt(far) - radius, 0.04) * np.float32(0.24 + 0.08 * n[3])
+    return _soft(np.sqrt(far) - radius, 0.04) * np.float32(0.30 + 0.10 * n[3])
 
 
 def _effusion(case: Case, across: Array, down: Array, n: Array, texture: Array) -> Array:
@@ -184,7 +186,7 @@ def _pneumothorax(case: Case, across: Array, down: Array, n: Array, texture: Arr
     edge = np.sqrt((across / 1.0) ** 2 + (down + 0.15) ** 2) - rim
     outside = _soft(-edge, 0.05) * _soft(down - 0.35 * n[1], 0.15)
     line = _soft(np.abs(edge) - 0.03, 0.03) * _soft(down - 0.3, 0.15)
-    return np.asarray(0.10 * line - outside * (0.16 - 0.05 * texture))
+    return np.asarray(0.09 * line - outside * (0.12 - 0.05 * texture))
 
 
 def _edema(case: Case, across: Array, down: Array, n: Array, texture: Array) -> Array:
