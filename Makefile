@@ -14,7 +14,7 @@ test: lint
 lint: .venv/ready
 	$(BIN)/ruff check --no-cache ark_framework plugins tests benchmarks
 	$(BIN)/ruff format --no-cache --check ark_framework plugins tests benchmarks
-	-$(BIN)/mypy --cache-dir=/dev/null
+	$(BIN)/mypy --cache-dir=/dev/null
 
 .venv/ready: pyproject.toml $(wildcard plugins/*/pyproject.toml)
 	test -d .venv || $(PYTHON) -m venv .venv

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from time import perf_counter
 from typing import Protocol
 
 import numpy as np
@@ -52,6 +53,7 @@ class StoreBatches:
         self._rows = rows
         self._config = config
         self._runtime = runtime
+        self.seconds = 0.0  # spent on reading films and making views, since it was last asked
         self._targets = {name: corpus.table.targets() for name, corpus in corpora.items()}
         # The permutations in use; a pass needs one, or two where a fixed number of steps wraps.
         self._order = lru_cache(maxsize=2 * len(plan.tasks))(self._permutation)
@@ -60,7 +62,18 @@ class StoreBatches:
     def __call__(self, visit: Visit, start: int) -> Iterator[Views]:
         """Yield the views of a visit from its step ``start`` on."""
         for step in range(start, visit.steps):
-            yield self._batch(visit, step)
+            began = perf_counter()
+            views = self._batch(visit, step)
+            self.seconds += perf_counter() - began
+            yield views
+
+    def waited(self) -> float:
+        """Return the seconds that batches have taken since the last call.
+
+        On a GPU this is the host's share: transfers and sampling go on while it works ahead.
+        """
+        seconds, self.seconds = self.seconds, 0.0
+        return seconds
 
     def _batch(self, visit: Visit, step: int) -> Views:
         films, parts, count = [], [], 0

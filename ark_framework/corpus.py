@@ -138,7 +138,14 @@ def read_table(
     spec: DatasetSpec, registry: Registry, config: RunConfig, *, roots: Mapping[str, Path]
 ) -> tuple[AnnotationTable, Any]:
     """Resolve the options, read the plugin's table and validate it."""
-    values = resolve(spec, given=roots, configured=config.data.get(spec.name, {}))
-    options = parse_options(spec, values, where=f"data.{spec.name}")
+    options = options_of(spec, config, roots=roots)
     schema = registry.schema_of(spec, options)
-    return validate(spec.read(options), dataset=spec.name, schema=schema), options
+    with registry.blaming("dataset", spec.name, "read()"):
+        frame = spec.read(options)
+    return validate(frame, dataset=spec.name, schema=schema), options
+
+
+def options_of(spec: DatasetSpec, config: RunConfig, *, roots: Mapping[str, Path]) -> Any:
+    """Return a dataset's checked options, its root filled in."""
+    values = resolve(spec, given=roots, configured=config.data.get(spec.name, {}))
+    return parse_options(spec, values, where=f"data.{spec.name}")

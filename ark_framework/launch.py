@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,12 @@ from ark_framework.config import RunConfig
 from ark_framework.corpus import Progress
 from ark_framework.errors import ConfigError
 from ark_framework.preparation import Prepared, prepare
-from ark_framework.run import create, default_name, reopen
+from ark_framework.run import create, default_name, refuse_used, reopen
 from ark_framework.session import RunResult, Session
 
 
 def train(
-    config: RunConfig | Mapping[str, Any],
+    config: RunConfig | Mapping[str, Any] | None = None,
     *,
     out: Path | str | None = None,
     resume: bool = False,
@@ -29,10 +30,10 @@ def train(
     """Pretrain.
 
     Args:
-        config: A configuration, or the mapping that a YAML file would hold.
+        config: A configuration, or the mapping that a YAML file would hold; not needed to resume.
         out: The run's folder; ``runs/<time>`` when absent.
-        resume: Go on with the run in ``out`` from its last checkpoint; ``config`` is then read
-            from the folder and the one given is only compared, where it is not empty.
+        resume: Go on with the run in ``out`` from its last checkpoint, with the configuration
+            kept there; another one, where given, is refused.
         init_from: A run folder or checkpoint whose weights the student starts from.
         roots: Roots by dataset name, over those of the configuration.
         watching: More observers for this run.
@@ -43,21 +44,82 @@ def train(
         ArkError: with the exit code of its class; see ``docs/reference/exit-codes.md``.
     """
     say = say or (lambda _: None)
-    if not isinstance(config, RunConfig):
-        config = configuration.parse(config)
+    if config is not None:
+        config = _parsed(config)
     if resume:
         if out is None:
             raise ConfigError("--resume needs --out, the folder of the run that is to go on")
-        folder, config = reopen(Path(out))
+        folder, kept = reopen(Path(out))
+        if config is not None:
+            _same(_settings(kept), _settings(config), folder.path)
+        config = config or kept
+    elif config is None:
+        raise ConfigError("nothing to train: give a configuration with plugins")
+    elif out:
+        refuse_used(Path(out))  # before films are packed
+    config = _with_roots(config, roots or {})
     prepared = prepare(config, roots=roots, progress=progress, say=say)
-    if not resume:
+    plan = prepared.plan.to_json()
+    if resume:
+        # As JSON keeps it: a tuple is a list there.
+        _same(folder.read("plan.json"), json.loads(json.dumps(plan)), folder.path)
+    else:
         folder = create(
             Path(out) if out else Path("runs") / default_name(), config, about=_about(prepared)
         )
-        folder.write("plan.json", prepared.plan.to_json())
+        folder.write("plan.json", plan)
     return Session(prepared, folder, say=say).run(
         resume=resume, init_from=Path(init_from) if init_from else None, watching=watching
     )
+
+
+def _parsed(config: RunConfig | Mapping[str, Any]) -> RunConfig:
+    return config if isinstance(config, RunConfig) else configuration.parse(config)
+
+
+def _with_roots(config: RunConfig, roots: Mapping[str, Path]) -> RunConfig:
+    """Keep the roots that were given for this run with it, so that it can go on without them."""
+    given = {name: {"root": str(Path(path).absolute())} for name, path in roots.items()}
+    return config.model_copy(update={"data": configuration.merge(config.data, given)})
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    """Return a configuration without the places where data lie, which may move."""
+    values = config.model_dump(mode="json")
+    values["store"].pop("folder")
+    for options in values["data"].values():
+        options.pop("root", None)
+    values["data"] = {name: options for name, options in values["data"].items() if options}
+    return values
+
+
+def _same(kept: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    """Refuse to go on with a run that has become another one.
+
+    Raises:
+        ConfigError: naming the first value that differs.
+    """
+    if (where := _difference(kept, now)) is not None:
+        key, old, new = where
+        raise ConfigError(
+            f"--resume: {key} was {old} when {folder} began and is {new} now; give the same "
+            "settings and data, or begin a new run with --init-from"
+        )
+
+
+def _difference(old: Any, new: Any, key: str = "") -> tuple[str, str, str] | None:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for name in (*old, *(set(new) - set(old))):
+            below = f"{key}.{name}" if key else str(name)
+            if (found := _difference(old.get(name), new.get(name), below)) is not None:
+                return found
+        return None
+    return None if old == new else (key, _short(old), _short(new))
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _about(prepared: Prepared) -> dict[str, Any]:

@@ -120,8 +120,11 @@ class TensorBoard:
 
     @hookimpl
     def ark_run_finished(self, event: RunFinished) -> None:
-        """Write test scores and close."""
+        """Write test scores."""
         self._scores(event.scores, event.step)
+
+    def close(self) -> None:
+        """Write what is buffered and close the file."""
         self._writer.close()
 
     def _scores(self, scores: Sequence[TaskScore], step: int) -> None:

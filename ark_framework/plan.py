@@ -12,15 +12,17 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from ark_framework import schedule
 from ark_framework.config import RunConfig, TaskConfig
-from ark_framework.corpus import Corpus
+from ark_framework.corpus import Corpus, options_of
 from ark_framework.errors import ConfigError, did_you_mean
 from ark_framework.registry import Registry, canonical
+from ark_framework.specs import DatasetSpec
 
 RESIDUAL_WARNING = 0.02
 
@@ -159,23 +161,32 @@ class RunPlan:
         }
 
 
-def choose_tasks(config: RunConfig, registry: Registry) -> tuple[TaskConfig, ...]:
+def choose_tasks(
+    config: RunConfig, registry: Registry, *, roots: Mapping[str, Path]
+) -> tuple[TaskConfig, ...]:
     """Return what trains: ``tasks`` as given, else every classification dataset of the plugins.
 
     Raises:
         ConfigError: a mask dataset was asked to pretrain, a name is used twice, or none is left.
+        DataError: a dataset whose options name its labels has no root.
     """
+
+    def masks(spec: DatasetSpec) -> bool:
+        # Only where the options say what the labels are do they have to be read for it.
+        options = options_of(spec, config, roots=roots) if callable(spec.schema) else None
+        return registry.schema_of(spec, options).kind == "mask"
+
     asked = config.tasks
     if asked is None:
         asked = tuple(
             TaskConfig(dataset=name)
             for name, spec in registry.datasets.items()
-            if not spec.read_mask and _is_named(registry.origin("dataset", name).name, config)
+            if _is_named(registry.origin("dataset", name).name, config) and not masks(spec)
         )
     seen: set[str] = set()
     for task in asked:
         spec = registry.dataset(task.dataset)
-        if spec.read_mask:
+        if masks(spec):
             raise ConfigError(
                 f"task {task.dataset!r}: a mask dataset does not pretrain; leave it out of --tasks"
             )

@@ -16,6 +16,7 @@ from ark_framework.model import ArkModel, HeadPlan
 from ark_framework.plan import RunPlan, choose_tasks, resolve, train_rows
 from ark_framework.pretrain import Losses
 from ark_framework.registry import Registry
+from ark_framework.roots import check_names
 from ark_framework.runtime import seeded
 
 
@@ -41,7 +42,8 @@ def prepare(
     """Load the plugins, open the data and resolve the plan; no model is built."""
     say = say or (lambda _: None)
     registry = plugins.load(config.plugins)
-    tasks = choose_tasks(config, registry)
+    check_names(roots or {}, registry.datasets)
+    tasks = choose_tasks(config, registry, roots=roots or {})
     corpora: dict[str, Corpus] = {}
     for task in tasks:
         if task.dataset in corpora:

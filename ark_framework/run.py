@@ -45,6 +45,18 @@ class RunFolder:
         """Write ``name`` as JSON, whole or not at all."""
         write_text(self.path / name, json.dumps(values, indent=1) + "\n")
 
+    def read(self, name: str) -> dict[str, Any]:
+        """Read a JSON file of the folder.
+
+        Raises:
+            ConfigError: it is absent or not JSON.
+        """
+        try:
+            values: dict[str, Any] = json.loads((self.path / name).read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"--resume: {self.path / name} cannot be read: {error}") from error
+        return values
+
     def status(self, status: str, **values: Any) -> None:
         """Set the status in ``run.json``, with whatever else there is to say."""
         known = json.loads((self.path / "run.json").read_text("utf-8"))
@@ -73,6 +85,18 @@ def default_name() -> str:
     return datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
 
 
+def refuse_used(path: Path) -> None:
+    """Raise if something lies at ``path`` already.
+
+    Raises:
+        ConfigError: the folder is in use.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ConfigError(
+            f"--out {path} is in use; give another folder, or --resume to go on with the run in it"
+        )
+
+
 def create(path: Path, config: RunConfig, *, about: Mapping[str, Any]) -> RunFolder:
     """Make the folder of a new run.
 
@@ -80,10 +104,7 @@ def create(path: Path, config: RunConfig, *, about: Mapping[str, Any]) -> RunFol
         ConfigError: the folder is in use.
         MachineError: it cannot be made.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ConfigError(
-            f"--out {path} is in use; give another folder, or --resume to go on with the run in it"
-        )
+    refuse_used(path)
     folder = RunFolder(path=path)
     try:
         folder.checkpoints.mkdir(parents=True, exist_ok=True)

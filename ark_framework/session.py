@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -69,8 +69,13 @@ class Session:
         )
         state = self._start(init_from)
         offset = self._resume(state) if resume else 0
-        self._observe(state, offset, watching)
-        batches = StoreBatches(
+        with ExitStack() as files:
+            self._observe(state, offset, watching, files)
+            return self._train(state)
+
+    def _train(self, state: State) -> RunResult:
+        config, plan = self.prepared.config, self.prepared.plan
+        self.batches = StoreBatches(
             plan,
             self.prepared.corpora,
             rows=self.prepared.rows,
@@ -92,7 +97,7 @@ class Session:
                 pretrain(
                     plan,
                     state,
-                    batches,
+                    self.batches,
                     losses=make_losses(self.prepared, self.runtime.device),
                     runtime=self.runtime,
                     clip=config.optim.clip,
@@ -141,17 +146,18 @@ class Session:
         self.folder.status("running")
         return int(meta["metrics_offset"])
 
-    def _observe(self, state: State, offset: int, watching: Sequence[object]) -> None:
+    def _observe(
+        self, state: State, offset: int, watching: Sequence[object], files: ExitStack
+    ) -> None:
         if self.folder.metrics.exists():
             observers.JsonLines.truncate(self.folder.metrics, offset)
         self.lines = observers.JsonLines(self.folder.metrics)
+        files.callback(self.lines.close)
         mine: list[object] = [self.lines, observers.TrainLog(self.folder.path / "train.log")]
         if self.prepared.config.log.tensorboard:
-            mine.append(
-                observers.TensorBoard(
-                    self.folder.path / "tb", purge_step=state.step if state.step else None
-                )
-            )
+            board = observers.TensorBoard(self.folder.path / "tb", purge_step=state.step or None)
+            files.callback(board.close)
+            mine.append(board)
         self.registry = self.prepared.registry.with_observers(*mine, *watching)
 
     def _notify(self, hook: str, event: object) -> None:
@@ -232,7 +238,9 @@ class Session:
             now = perf_counter()
             self._notify(
                 "ark_steps_flushed",
-                StepsFlushed(steps=records, seconds=now - self.clock, wait_seconds=0.0),
+                StepsFlushed(
+                    steps=records, seconds=now - self.clock, wait_seconds=self.batches.waited()
+                ),
             )
             self.clock = now
 

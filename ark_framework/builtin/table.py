@@ -207,11 +207,11 @@ SPEC = DatasetSpec(
     read_mask=read_mask,
     card=DatasetCard(
         title="Any folder of images with a CSV",
-        home="",
+        home="your own files",
         licence="Yours to know: the terms of your own images hold.",
         # Whose films these are is unknown here, so they never enter anything made for sharing.
         access="credentialed",
-        citation="",
+        citation="theirs, where they have one",
     ),
 )
 

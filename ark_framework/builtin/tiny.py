@@ -1,11 +1,14 @@
 """A small convolution with layer norm, for CPU work.
 
 Chosen by measurement: within a minute on two cores it learns what a Swin of the same cost does not.
+Two things made the difference: a norm over the channels of each position (not over the whole map),
+and a film standardized before the first convolution, so that its exposure need not be learned.
 """
 
 from __future__ import annotations
 
 import torch
+from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -21,17 +24,18 @@ class TinyConv(nn.Module):
         super().__init__()
         self.in_chans = in_chans
         self.stem = nn.Sequential(
+            nn.InstanceNorm2d(in_chans),
             nn.Conv2d(in_chans, width // 2, 3, stride=2, padding=1),
-            ChannelNorm(width // 2),
+            LayerNorm2d(width // 2),
             nn.GELU(),
             nn.Conv2d(width // 2, width, 3, stride=2, padding=1),
-            ChannelNorm(width),
+            LayerNorm2d(width),
         )
         stages, wide = [], width
         for index, depth in enumerate(depths):
             layers: list[nn.Module] = []
             if index:
-                layers += [nn.Conv2d(wide, 2 * wide, 2, stride=2), ChannelNorm(2 * wide)]
+                layers += [nn.Conv2d(wide, 2 * wide, 2, stride=2), LayerNorm2d(2 * wide)]
                 wide *= 2
             layers += [Block(wide) for _ in range(depth)]
             stages.append(nn.Sequential(*layers))
@@ -58,17 +62,10 @@ class Block(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(width, width, 3, padding=1)
-        self.norm = ChannelNorm(width)
+        self.norm = LayerNorm2d(width)
         self.second = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` with what the pair adds."""
         out: Tensor = x + self.second(functional.gelu(self.norm(self.first(x))))
         return out
-
-
-class ChannelNorm(nn.GroupNorm):
-    """Layer norm over channels and positions of one film: nothing is shared between films."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__(1, width)

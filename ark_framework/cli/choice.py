@@ -48,8 +48,7 @@ class Chosen:
         """Read one dataset's table; a plugin that fails in it is named."""
         from ark_framework.corpus import read_table
 
-        with self.registry.blaming("dataset", spec.name, "read()"):
-            return read_table(spec, self.registry, self.config, roots=self.roots)
+        return read_table(spec, self.registry, self.config, roots=self.roots)
 
     @property
     def folder(self) -> Path:

@@ -10,15 +10,17 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
 from ark_framework import roots as places
 from ark_framework.cli.choice import Chosen, choose, choosing
+from ark_framework.cli.console import console as open_console
 from ark_framework.cli.words import WordsCommand
 from ark_framework.errors import ConfigError, DataError, did_you_mean
 from ark_framework.registry import canonical, discover, parse_options
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ark_framework.annotations import AnnotationTable
     from ark_framework.specs import DatasetSpec
 
@@ -181,7 +183,7 @@ def stats(data: tuple[str, ...], as_json: bool, **given: Any) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=1))
         return
-    console = _console(stderr=False)
+    console = open_console(stderr=False)
     for name, counts in found.items():
         for table in tables(name, counts):
             console.print(table)
@@ -250,16 +252,10 @@ def _every_film(data: tuple[str, ...], given: dict[str, Any]) -> Chosen:
     return choose(data, **given)
 
 
-def _console(*, stderr: bool) -> Console:
-    console = Console(stderr=stderr)
-    # A pipe has no width: rich would fold every table to 80 columns.
-    return console if console.is_terminal else Console(stderr=stderr, width=140)
-
-
 @contextmanager
 def _packing(as_json: bool) -> Iterator[tuple[Console, Callable[[str], Report]]]:
     from ark_framework.cli.packing import PackingBar
 
-    console = _console(stderr=as_json)
+    console = open_console(stderr=as_json)
     with PackingBar(console) as bar:
         yield console, lambda name: lambda done, total: bar(name, done, total)

@@ -8,12 +8,14 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 
+from ark_framework.cli.console import console as open_console
 from ark_framework.cli.packing import PackingBar
 from ark_framework.errors import MachineError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ark_framework.preparation import Prepared
 
 
@@ -25,7 +27,7 @@ def demo(out: Path | None, seed: int) -> None:
 
     The films are drawn by a program.  Nothing here is medicine.
     """
-    console = Console()
+    console = open_console()
     if out is not None:
         _run(console, out, seed)
         return

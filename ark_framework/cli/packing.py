@@ -39,7 +39,9 @@ class PackingBar:
             self._draw(dataset, done, total)
         elif done == total or monotonic() - self._spoke > QUIET:
             self._spoke = monotonic()
-            self._console.print(f"packing {dataset}: {done}/{total}")
+            self._console.print(
+                f"packing {dataset}: {done}/{total}", highlight=False, soft_wrap=True
+            )
 
     def _draw(self, dataset: str, done: int, total: int) -> None:
         if self._bar is None:

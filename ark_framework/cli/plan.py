@@ -6,14 +6,16 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
+from ark_framework.cli.console import console as open_console
+from ark_framework.cli.console import sheet
 from ark_framework.cli.packing import PackingBar
 from ark_framework.cli.settings import gather, roots, settings
 from ark_framework.cli.words import WordsCommand
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ark_framework.plan import RunPlan
 
 
@@ -28,7 +30,7 @@ def plan(data: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """
     from ark_framework.preparation import prepare
 
-    console = Console(stderr=as_json)
+    console = open_console(stderr=as_json)
     with PackingBar(console) as packing:
         prepared = prepare(gather(**given), roots=roots(data), progress=packing, say=console.print)
     show(console, prepared.plan, as_json=as_json)
@@ -39,7 +41,7 @@ def show(console: Console, plan: RunPlan, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(plan.to_json()))
         return
-    tasks = Table("task", "kind", "labels", "head", "loss", "train", "val", "test", "steps/cycle")
+    tasks = sheet("task", "kind", "labels", "head", "loss", "train", "val", "test", "steps/cycle")
     for task in plan.tasks:
         tasks.add_row(
             task.name,
@@ -50,7 +52,7 @@ def show(console: Console, plan: RunPlan, *, as_json: bool) -> None:
             *(str(n) for n in (task.rows, task.val_rows, task.test_rows, task.steps)),
         )
     console.print(tasks)
-    course = Table("at", "step", "learning rate", "momentum", "consistency weight")
+    course = sheet("at", "step", "learning rate", "momentum", "consistency weight")
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         step = round(share * (plan.total_steps - 1))
         update = plan.update_of(plan.visit_of(step), step)

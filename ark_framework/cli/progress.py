@@ -29,7 +29,7 @@ class Progress:
     @hookimpl
     def ark_run_started(self, event: RunStarted) -> None:
         """Draw the bar, or say the first line."""
-        self._console.print(self._lines.started(event), highlight=False)
+        self._console.print(self._lines.started(event), highlight=False, soft_wrap=True)
         if self._console.is_terminal:
             columns = (
                 TextColumn("{task.description}"),
@@ -50,13 +50,15 @@ class Progress:
             self._bar.update(self._task, completed=last.step + 1, description=what)
         elif monotonic() - self._spoke > QUIET:
             self._spoke = monotonic()
-            self._console.print(self._lines.steps(event), highlight=False)
+            self._console.print(self._lines.steps(event), highlight=False, soft_wrap=True)
 
     @hookimpl
     def ark_cycle_finished(self, event: CycleFinished) -> None:
         """Say the validation scores."""
         if event.scores:
-            self._console.print(self._lines.scores(event.scores, event.cycle), highlight=False)
+            self._console.print(
+                self._lines.scores(event.scores, event.cycle), highlight=False, soft_wrap=True
+            )
 
     @hookimpl
     def ark_run_finished(self, event: RunFinished) -> None:

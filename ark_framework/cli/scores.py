@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
+from ark_framework.cli.console import sheet
 from ark_framework.events import TaskScore
 
 
 def table(scores: Sequence[TaskScore], baseline: Mapping[str, float] | None = None) -> Table:
     """Return mean AUROC per task for student and teacher, and beside it a baseline's if given."""
     title = "mean AUROC, " + (scores[0].split if scores else "no test films")
-    made = Table("task", "films", "labels scored", "student", "teacher", title=title)
+    made = sheet("task", "films", "labels scored", "student", "teacher", title=title)
     if baseline is not None:
         made.add_column("pixels, logistic")
     by_task: dict[str, dict[str, TaskScore]] = {}

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
+from ark_framework.cli.console import console as open_console
 from ark_framework.cli.packing import PackingBar
 from ark_framework.cli.plan import show
 from ark_framework.cli.settings import gather, roots, settings
@@ -47,12 +47,15 @@ def train(
     from ark_framework.launch import train as pretrain
     from ark_framework.preparation import prepare
 
-    console = Console(stderr=as_json)
-    config = gather(**given)
+    console = open_console(stderr=as_json)
+    # A bare --resume goes on with what the run's folder says.
+    config = None if resume and not any(given.values()) else gather(**given)
     places = roots(data)
     with PackingBar(console) as packing:
         if dry_run:
-            prepared = prepare(config, roots=places, progress=packing, say=console.print)
+            prepared = prepare(
+                config or gather(**given), roots=places, progress=packing, say=console.print
+            )
             show(console, prepared.plan, as_json=as_json)
             return
         result = pretrain(

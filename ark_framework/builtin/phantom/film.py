@@ -160,15 +160,15 @@ def _findings(
 
 def _opacity(case: Case, across: Array, down: Array, n: Array, texture: Array) -> Array:
     center = -0.55 + 0.25 * n[0] if case.upper else 0.05 + 0.5 * n[0]
-    spread = 0.20 + 0.12 * n[1]
+    spread = 0.18 + 0.11 * n[1]
     far = ((across - (n[2] - 0.5) * 0.9) * 0.55) ** 2 + (down - center) ** 2
     cloud = np.exp(-far / np.float32(2 * spread**2))
-    return np.asarray(cloud * (0.26 + 0.12 * n[3] + 0.08 * texture))
+    return np.asarray(cloud * (0.19 + 0.11 * n[3] + 0.08 * texture))
 
 
 def _nodule(case: Case, across: Array, down: Array, n: Array, texture: Array) -> Array:
     del case, texture
-    radius = 0.16 + 0.09 * n[0]
+    radius = 0.18 + 0.09 * n[0]
     far = ((across - (n[1] - 0.5) * 1.1) * 0.5) ** 2 + (down - (n[2] - 0.5) * 1.2) ** 2
     return _soft(np.sqrt(far) - radius, 0.04) * np.float32(0.30 + 0.10 * n[3])
 

@@ -1,0 +1,24 @@
+"""Where people read: a terminal of its own width, or a pipe that has none."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+# rich would fold what goes into a pipe to 80 columns.
+PIPE = 200
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return the console to print on."""
+    made = Console(stderr=stderr)
+    return made if made.is_terminal else Console(stderr=stderr, width=PIPE)
+
+
+def sheet(*columns: str, title: str | None = None) -> Table:
+    """Return a table of these columns, narrow enough for a terminal; names fold, not vanish."""
+    made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", padding=(0, 1, 0, 0))
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    return made

@@ -1,0 +1,55 @@
+"""Every test has its own stores, links and data roots: a user's are never touched."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _nothing_of_the_users(tmp_path_factory: pytest.TempPathFactory) -> None:
+    home = tmp_path_factory.mktemp("home")
+    os.environ["ARK_CONFIG_HOME"] = str(home / "config")
+    os.environ["ARK_STORE"] = str(home / "stores")
+    for name in [name for name in os.environ if name.startswith("ARK_DATA_")]:
+        del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def shared_stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of stores that the tests of one worker share, so that films are packed once."""
+    return tmp_path_factory.mktemp("stores")
+
+
+@pytest.fixture
+def small(shared_stores: Path) -> Callable[..., dict[str, Any]]:
+    """Return ``small(**changes)``: a run over the phantom world that takes a second or two."""
+    from ark_framework import config
+
+    def make(**changes: Any) -> dict[str, Any]:
+        films = {"films": 120, "size": 32}
+        base = {
+            "plugins": ["ark-phantom"],
+            "data": {f"phantom-{name}": films for name in ("north", "south", "east")},
+            "cycles": 3,
+            "batch_size": 16,
+            "store": {"size": 32, "folder": str(shared_stores), "workers": 1},
+            "views": {"size": 24},
+            "model": {
+                "backbone": "tiny",
+                "options": {"width": 4},
+                "features": 8,
+                "init": "random",
+            },
+            "optim": {"name": "sgd", "lr": 0.05},
+            "teacher": {"momentum": 0.5},
+            "log": {"every": 4, "tensorboard": False},
+            "runtime": {"threads": 1, "device": "cpu"},
+        }
+        return config.merge(base, changes)
+
+    return make
