@@ -1,7 +1,8 @@
 # Two commands do all the set-up themselves: make demo, make test.
 PYTHON ?= python3
 BIN := .venv/bin
-PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
+PACKAGES := $(wildcard plugins/*/pyproject.toml examples/*/pyproject.toml)
+PLUGINS := $(patsubst %/pyproject.toml,%,$(PACKAGES))
 
 .PHONY: demo test lint clean
 
@@ -9,14 +10,14 @@ demo: .venv/ready
 	$(BIN)/ark demo
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile -p no:cacheprovider tests plugins
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile -p no:cacheprovider tests plugins examples
 
 lint: .venv/ready
-	$(BIN)/ruff check --no-cache ark_framework plugins tests benchmarks
-	$(BIN)/ruff format --no-cache --check ark_framework plugins tests benchmarks
+	$(BIN)/ruff check --no-cache ark_framework plugins examples tests benchmarks
+	$(BIN)/ruff format --no-cache --check ark_framework plugins examples tests benchmarks
 	$(BIN)/mypy --cache-dir=/dev/null
 
-.venv/ready: pyproject.toml $(wildcard plugins/*/pyproject.toml)
+.venv/ready: pyproject.toml $(PACKAGES)
 	test -d .venv || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --upgrade pip
 	$(BIN)/python -m pip install -q -e ".[dev]" $(foreach plugin,$(PLUGINS),-e $(plugin))

@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ark_framework.errors import ArkError, ConfigError, DataError, MachineError, PluginError
+from ark_framework.errors import (
+    ArkError,
+    ConfigError,
+    DataError,
+    MachineError,
+    PluginError,
+    did_you_mean,
+)
 from ark_framework.hooks import hookimpl
 from ark_framework.specs import (
     BackboneSpec,
@@ -37,6 +44,7 @@ __all__ = [
     "MachineError",
     "PluginError",
     "__version__",
+    "did_you_mean",
     "hookimpl",
     "train",
 ]

@@ -11,6 +11,7 @@ from ark_framework import config as configuration
 from ark_framework.config import RunConfig
 from ark_framework.corpus import Progress
 from ark_framework.errors import ConfigError
+from ark_framework.plan import RESIDUAL_WARNING
 from ark_framework.preparation import Prepared, prepare
 from ark_framework.run import create, default_name, refuse_used, reopen
 from ark_framework.session import RunResult, Session
@@ -68,6 +69,8 @@ def train(
             Path(out) if out else Path("runs") / default_name(), config, about=_about(prepared)
         )
         folder.write("plan.json", plan)
+        if prepared.plan.residual > RESIDUAL_WARNING:
+            say(prepared.plan.remains())
     return Session(prepared, folder, say=say).run(
         resume=resume, init_from=Path(init_from) if init_from else None, watching=watching
     )

@@ -264,7 +264,7 @@ def _refuse(source: Source, folder: Path, bad: Any, max_bad: int) -> None:
     raise DataError(
         f"{source.spec.name}: {len(bad)} of {len(source.images)} films cannot be read, the first "
         f"{image!r}: {reason}; all are listed in {listing}; mend them, or allow so many with "
-        "store.max_bad"
+        "--max-bad"
     )
 
 

@@ -130,6 +130,16 @@ class RunPlan:
         """Share of its initial weights left in the last teacher: the product of the momenta."""
         return math.prod(self.momentum(update) for update in range(self.updates))
 
+    def remains(self) -> str:
+        """Return a line on how much of its start is left in the teacher; a warning if much."""
+        left = f"{self.residual:.4f} of the teacher will still be its initial weights"
+        if self.residual <= RESIDUAL_WARNING:
+            return left
+        return (
+            f"warning: {left} (more than {RESIDUAL_WARNING}); train more cycles or lower "
+            "teacher.momentum"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain data: schedules as formula, parameters and per-task values."""
         shown = range(0, self.updates, max(1, self.updates // 2000))

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import configuration, settings
+
+# hypothesis would keep a folder beside the tests.
+_HOME = tempfile.TemporaryDirectory(prefix="ark-hypothesis-")
+configuration.set_hypothesis_home_dir(_HOME.name)
+settings.register_profile("ark", database=None)
+settings.load_profile("ark")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -114,7 +114,7 @@ def no_init(run: Path) -> list[str]:
     ("mistake", "code", "said"),
     [
         (no_column, 3, ["no column 'pneumnia'", "labels.csv"]),
-        (no_image, 3, ["no such file", "-bad.csv", "store.max_bad"]),
+        (no_image, 3, ["no such file", "-bad.csv", "--max-bad"]),
         (cut_png, 3, [".png", "-bad.csv"]),
         (unknown_key, 2, ["unknown key 'cycels'", "did you mean 'cycles'"]),
         (unknown_set, 2, ["unknown key 'optim.learning_rate'"]),
@@ -161,7 +161,7 @@ def test_broken_films_may_be_allowed(run: Path, capfd: pytest.CaptureFixture[str
     """With a cap the run goes on without them, and says so."""
     cut_png(run)
     given = ["train", "-c", str(run / "run.yaml"), "--out", str(run / "out")]
-    assert cli.run([*given, "--set", "store.max_bad=1"]) == 0
+    assert cli.run([*given, "--max-bad", "1"]) == 0
     assert "1 unreadable films are left out" in capfd.readouterr().out
 
 

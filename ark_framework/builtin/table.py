@@ -10,9 +10,10 @@ import pandas as pd
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ark_framework import DataError, DatasetCard, DatasetSpec, LabelSchema, hookimpl
-from ark_framework.annotations import COLUMNS
-from ark_framework.errors import did_you_mean
+from ark_framework import DataError, DatasetCard, DatasetSpec, LabelSchema, did_you_mean, hookimpl
+
+# The annotation table's own columns, and which of them options name a CSV column for.
+COLUMNS = ("image", "split", "patient", "sex", "age", "view", "source_id", "source_patient")
 
 SEX = {
     "m": "M",

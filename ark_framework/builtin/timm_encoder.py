@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from ark_framework.errors import ConfigError, MachineError, did_you_mean
+from ark_framework import ConfigError, MachineError, did_you_mean
 
 
 class TimmEncoder(nn.Module):

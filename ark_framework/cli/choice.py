@@ -27,7 +27,6 @@ def choosing(command: Command) -> Command:
     """Add the options that say which datasets, and how they are packed."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
-        click.option("--max-bad", type=click.IntRange(min=0), help="Unreadable films to tolerate."),
         click.option("--fit", type=click.Choice(["squash", "pad", "crop"]), help="To the square."),
         click.option("--size", type=click.IntRange(16, 4096), help="Stored side in pixels."),
     ):
@@ -78,19 +77,13 @@ class Chosen:
         )
 
 
-def choose(
-    data: tuple[str, ...], *, size: int | None, fit: str | None, max_bad: int | None, **given: Any
-) -> Chosen:
+def choose(data: tuple[str, ...], *, size: int | None, fit: str | None, **given: Any) -> Chosen:
     """Load the named plugins and pick their datasets, or those of ``--tasks``.
 
     Raises:
         ConfigError: no plugin or an unknown dataset was named.
     """
-    more = [
-        f"store.{key}={value}"
-        for key, value in (("fit", fit), ("max_bad", max_bad))
-        if value is not None
-    ]
+    more = [f"store.fit={fit}"] if fit is not None else []
     if size is not None:  # the views must not be larger than what is stored
         more += [f"store.size={size}", f"views.size={size}"]
     config = gather(**{**given, "assignments": (*given["assignments"], *more)})

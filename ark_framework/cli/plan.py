@@ -68,18 +68,4 @@ def show(console: Console, plan: RunPlan, *, as_json: bool) -> None:
         f"{plan.strategy}: {plan.cycles} cycles, {plan.total_steps} steps, "
         f"{plan.updates} teacher updates"
     )
-    warn(console, plan)
-
-
-def warn(console: Console, plan: RunPlan) -> None:
-    """Say what share of its start is left in the teacher, and warn if it is much."""
-    from ark_framework.plan import RESIDUAL_WARNING
-
-    left = f"{plan.residual:.4f} of the teacher will still be its initial weights"
-    if plan.residual > RESIDUAL_WARNING:
-        console.print(
-            f"[yellow]warning:[/] {left} (more than {RESIDUAL_WARNING}); train more "
-            "cycles or lower teacher.momentum"
-        )
-    else:
-        console.print(left)
+    console.print(plan.remains(), soft_wrap=True)

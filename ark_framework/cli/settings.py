@@ -69,6 +69,12 @@ _OPTIONS = (
         metavar="N",
         help="At most N films per split, for a quick try.",
     ),
+    click.option(
+        "--max-bad",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="Unreadable films to tolerate per dataset.",
+    ),
 )
 
 
@@ -81,6 +87,7 @@ def gather(
     assignments: Sequence[str],
     store: Path | None,
     limit: int | None,
+    max_bad: int | None,
 ) -> RunConfig:
     """Lay defaults, recipe, file, flags and ``--set`` over one another, later first.
 
@@ -88,12 +95,13 @@ def gather(
         ConfigError: one line that names the key.
     """
     flags: dict[str, Any] = {}
+    packing = {"folder": None if store is None else str(store), "max_bad": max_bad}
+    if told := {key: value for key, value in packing.items() if value is not None}:
+        flags["store"] = told
     if plugins:
         flags["plugins"] = list(plugins)
     if tasks:
         flags["tasks"] = [{"dataset": name} for name in tasks]
-    if store is not None:
-        flags["store"] = {"folder": str(store)}
     if limit is not None:
         flags["limit"] = limit
     return configuration.parse(

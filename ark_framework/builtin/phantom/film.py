@@ -45,7 +45,7 @@ def anatomy(case: Case) -> Anatomy:
         heart_x=0.10 * rng.uniform(0.7, 1.3),
         rib_gap=0.165 * rng.uniform(0.9, 1.1),
         clavicle=rng.uniform(0.05, 0.25),
-        enlarged=rng.uniform(1.18, 1.40),
+        enlarged=rng.uniform(1.12, 1.50),
     )
 
 
@@ -133,6 +133,8 @@ def draw(case: Case, size: int) -> Array:
     return _expose(case, film, rng, size)
 
 
+# How plain a finding is varies widely, as it does on real films: the plain ones teach early, and
+# the faint ones keep the ceiling below certainty.
 def _findings(
     case: Case,
     x: Array,
@@ -160,22 +162,22 @@ def _findings(
 
 def _opacity(case: Case, across: Array, down: Array, n: Array, texture: Array) -> Array:
     center = -0.55 + 0.25 * n[0] if case.upper else 0.05 + 0.5 * n[0]
-    spread = 0.18 + 0.11 * n[1]
+    spread = 0.17 + 0.14 * n[1]
     far = ((across - (n[2] - 0.5) * 0.9) * 0.55) ** 2 + (down - center) ** 2
     cloud = np.exp(-far / np.float32(2 * spread**2))
-    return np.asarray(cloud * (0.19 + 0.11 * n[3] + 0.08 * texture))
+    return np.asarray(cloud * (0.12 + 0.36 * n[3] + 0.08 * texture))
 
 
 def _nodule(case: Case, across: Array, down: Array, n: Array, texture: Array) -> Array:
     del case, texture
-    radius = 0.18 + 0.09 * n[0]
+    radius = 0.16 + 0.14 * n[0]
     far = ((across - (n[1] - 0.5) * 1.1) * 0.5) ** 2 + (down - (n[2] - 0.5) * 1.2) ** 2
-    return _soft(np.sqrt(far) - radius, 0.04) * np.float32(0.30 + 0.10 * n[3])
+    return _soft(np.sqrt(far) - radius, 0.04) * np.float32(0.16 + 0.44 * n[3])
 
 
 def _effusion(case: Case, across: Array, down: Array, n: Array, texture: Array) -> Array:
     del case, texture
-    level = 0.58 - 0.35 * n[0]
+    level = 0.64 - 0.42 * n[0]
     # A meniscus: it climbs at the outer wall.
     return _soft(level - 0.22 * np.clip(across, -1, 1) ** 2 - down, 0.05) * np.float32(0.36)
 
@@ -186,14 +188,14 @@ def _pneumothorax(case: Case, across: Array, down: Array, n: Array, texture: Arr
     edge = np.sqrt((across / 1.0) ** 2 + (down + 0.15) ** 2) - rim
     outside = _soft(-edge, 0.05) * _soft(down - 0.35 * n[1], 0.15)
     line = _soft(np.abs(edge) - 0.03, 0.03) * _soft(down - 0.3, 0.15)
-    return np.asarray(0.09 * line - outside * (0.12 - 0.05 * texture))
+    return np.asarray((0.06 + 0.12 * n[2]) * line - outside * (0.10 + 0.18 * n[2] - 0.05 * texture))
 
 
 def _edema(case: Case, across: Array, down: Array, n: Array, texture: Array) -> Array:
     del case
     fan = np.exp(-((across + 0.6) ** 2) * 0.8 - (down - 0.1) ** 2 * 2.0)
     waves = np.cos(across * 13 + n[0] * 6) * np.cos(down * 17 + n[1] * 6)
-    return np.asarray((0.13 + 0.05 * n[2]) * (0.45 + fan) * (0.7 + 0.5 * waves + 0.3 * texture))
+    return np.asarray((0.08 + 0.22 * n[2]) * (0.45 + fan) * (0.7 + 0.5 * waves + 0.3 * texture))
 
 
 _DRAWN = {

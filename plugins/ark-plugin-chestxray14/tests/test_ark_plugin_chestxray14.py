@@ -14,7 +14,9 @@ from ark_plugin_chestxray14 import LABELS, SPEC, ChestXray14Options
 
 from ark_framework import DataError
 from ark_framework.annotations import AnnotationTable, validate
+from ark_framework.testing import conformance
 
+test_conformance = conformance("ark-chestxray14")
 REAL = os.environ.get("ARK_REAL_DATA")
 real = pytest.mark.skipif(REAL is None, reason="ARK_REAL_DATA is not set")
 

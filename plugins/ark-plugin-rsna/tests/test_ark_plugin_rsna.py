@@ -17,7 +17,9 @@ from ark_plugin_rsna import LABELS, SPEC, RsnaOptions
 
 from ark_framework import DataError
 from ark_framework.annotations import AnnotationTable, validate
+from ark_framework.testing import conformance
 
+test_conformance = conformance("ark-rsna")
 REAL = os.environ.get("ARK_REAL_DATA")
 real = pytest.mark.skipif(REAL is None, reason="ARK_REAL_DATA is not set")
 
