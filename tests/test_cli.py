@@ -159,7 +159,8 @@ def test_usage_errors(args: list[str], message: str, capfd: pytest.CaptureFixtur
     assert cli.run(args) == 2
     said = capfd.readouterr().err
     assert message in said
-    assert "Traceback" not in said
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
 
 
 @given(WORDS, st.data())

@@ -82,7 +82,12 @@ def run(args: Sequence[str] | None = None) -> int:
         click.echo(f"error: {' '.join(str(error).split())}", err=True)
         return error.exit_code
     except click.ClickException as error:
-        error.show()
+        if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+            error.show()  # a bare `ark`: its help, as it is
+            return error.exit_code
+        context = getattr(error, "ctx", None)
+        see = f" (see: {context.command_path} --help)" if context else ""
+        click.echo(f"error: {' '.join(error.format_message().split())}{see}", err=True)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)

@@ -158,7 +158,8 @@ def _dicom() -> Iterator[Finding]:
         message = f"{version} cannot decode {', '.join(lacking)}"
         yield Finding(
             name="dicom", state="note", message=message,
-            mend="pip install pylibjpeg 'pylibjpeg-libjpeg' 'pylibjpeg-openjpeg'",
+            # Not pylibjpeg-libjpeg, which is under the GPL.
+            mend="pip install python-gdcm pylibjpeg-openjpeg",
         )  # fmt: skip
     else:
         yield Finding(name="dicom", state="ok", message=f"{version}, every usual codec")
