@@ -15,7 +15,8 @@ test: lint
 lint: .venv/ready
 	$(BIN)/ruff check --no-cache ark_framework plugins examples tests benchmarks
 	$(BIN)/ruff format --no-cache --check ark_framework plugins examples tests benchmarks
-	$(BIN)/mypy --cache-dir=/dev/null
+	$(BIN)/mypy --cache-dir=/dev/null -p ark_framework
+	$(BIN)/mypy --cache-dir=/dev/null $(foreach plugin,$(PLUGINS),$(wildcard $(plugin)/*.py)) benchmarks
 
 .venv/ready: pyproject.toml $(PACKAGES)
 	test -d .venv || $(PYTHON) -m venv .venv

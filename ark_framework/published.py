@@ -17,7 +17,7 @@ def convert(state: Mapping[str, Tensor], tasks: Sequence[str]) -> dict[str, Tens
     """Rename a published Swin state dict.
 
     In timm 0.5.4 a stage ends with its patch merging; in current timm the next stage begins with
-    it (REFERENCE section 2.4).  A projector or head keeps its shape.
+    it.  A projector or head keeps its shape.
 
     Args:
         state: Flat, without wrapper key; a ``module.`` prefix is taken off.

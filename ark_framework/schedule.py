@@ -1,7 +1,7 @@
 """Schedules as pure functions of an index: nothing here remembers anything.
 
 Half-cosine curves without warm-up drive the teacher's momentum and the consistency weight, as in
-the published code (REFERENCE section 1.1); the learning rate has a linear warm-up and a cosine.
+the published code; the learning rate has a linear warm-up and a cosine.
 """
 
 from __future__ import annotations

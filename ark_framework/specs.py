@@ -50,7 +50,7 @@ class LabelSchema:
         uncertain: What a -1 becomes in training: ``ignore`` (excluded), ``zeros``, ``ones``, or
             ``soft``, a uniform draw from ``soft_range`` per image, label and cycle.
         soft_range: Bounds of the ``soft`` draw; (0.55, 0.85) is the range of the published
-            method's CheXpert policy (its paper's reference code; REFERENCE section 4.1).
+            method's CheXpert policy (from the paper's reference code).
         blank: What NaN becomes in training: ``ignore`` (excluded) or ``zeros``.
     """
 

@@ -134,7 +134,7 @@ def time_steps(given: argparse.Namespace, runtime: Runtime, state: State) -> flo
         runtime=runtime,
         watcher=watcher,
     )
-    return watcher.seconds / given.steps
+    return float(watcher.seconds / given.steps)
 
 
 class Clock:
@@ -208,7 +208,7 @@ def step_flops(model: ArkModel, size: int, batch: int) -> float:
     films = torch.zeros(1, 1, size, size, device=next(model.parameters()).device)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(films, "bench")
-    return 4.0 * batch * counter.get_total_flops()
+    return float(4.0 * batch * counter.get_total_flops())
 
 
 def matmul_rate(runtime: Runtime) -> float:
