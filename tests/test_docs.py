@@ -51,3 +51,11 @@ def test_the_folder_how_to() -> None:
     assert block
     options = yaml.safe_load(block[1])["data"]["table"]
     assert TableOptions.model_validate(options).labels == ("effusion", "nodule")
+
+
+def test_the_phantom_figures_are_of_this_generator() -> None:
+    """Whoever changes the drawing measures again."""
+    from ark_framework.builtin.phantom import VERSION, generator_hash
+
+    text = (ROOT / "docs" / "explanation" / "phantom.md").read_text()
+    assert f"`{VERSION}-{generator_hash()}`" in text
