@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -13,9 +14,13 @@ from ark_framework.cli.console import console as open_console
 from ark_framework.cli.packing import PackingBar
 from ark_framework.errors import MachineError
 
+# A label above this AUROC no longer tells one model from another.
+CERTAIN = 0.98
+
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ark_framework.events import TaskScore
     from ark_framework.preparation import Prepared
 
 
@@ -53,7 +58,16 @@ def _run(console: Console, out: Path, seed: int) -> None:
     )
     result = train(config, out=out, watching=(Progress(console),), say=console.print)
     console.print(table(result.scores, _baseline(console, prepared)))
+    console.print(_certain(result.scores), highlight=False, soft_wrap=True)
     console.print("drawn films, research software: these numbers say nothing about patients")
+
+
+def _certain(scores: Sequence[TaskScore]) -> str:
+    """Say how many labels are so easy that they tell nothing."""
+    student = [
+        value for each in scores if each.model == "student" for value in each.labels.values()
+    ]
+    return f"{sum(value > CERTAIN for value in student)} of {len(student)} labels above {CERTAIN}"
 
 
 def _baseline(console: Console, prepared: Prepared) -> dict[str, float] | None:
