@@ -125,7 +125,10 @@ def _column(frame: pd.DataFrame, name: str) -> pd.Series:
     if name not in frame.columns:
         return pd.Series(None, index=frame.index, dtype="object")
     column = frame[name].astype("object")
-    return column.where(column.isna(), column.astype(str)).where(column.notna(), None)
+    known = column.notna()
+    if pd.api.types.infer_dtype(column, skipna=True) not in ("string", "empty"):
+        column = column.where(~known, column.astype(str))
+    return column.where(known, None)
 
 
 def _numbers(column: pd.Series, dataset: str, label: str, images: pd.Series) -> pd.Series:
@@ -143,12 +146,21 @@ def _numbers(column: pd.Series, dataset: str, label: str, images: pd.Series) -> 
 def _check_images(images: pd.Series, dataset: str) -> None:
     frame = images.to_frame()
     _refuse(frame, images.isna() | (images == ""), "image", dataset, "must not be empty")
-    unsafe = images.str.startswith("/") | images.str.contains("\\", regex=False)
-    unsafe |= images.str.match(r"^[A-Za-z]:") | images.str.contains(r"(?:^|/)\.\.(?:/|$)")
-    unsafe |= images.str.contains("\0", regex=False)
-    _refuse(frame, unsafe, "image", dataset, "must be a posix path below the dataset's root")
+    if _suspicious(images):
+        unsafe = images.str.startswith("/") | images.str.contains("\\", regex=False)
+        unsafe |= images.str.match(r"^[A-Za-z]:") | images.str.contains(r"(?:^|/)\.\.(?:/|$)")
+        unsafe |= images.str.contains("\0", regex=False)
+        _refuse(frame, unsafe, "image", dataset, "must be a posix path below the dataset's root")
     twice = images.duplicated()
     _refuse(frame, twice, "image", dataset, "stands in the table twice")
+
+
+def _suspicious(images: pd.Series) -> bool:
+    """Whether any path may be unsafe: one look at all of them, a tenth of the time of each's."""
+    text = "\n" + "\n".join(images)
+    return text.count("\n") != len(images) or any(
+        mark in text for mark in ("\n/", "\\", ":", "..", "\0")
+    )
 
 
 def _check_labels(frame: pd.DataFrame, schema: LabelSchema, dataset: str) -> None:

@@ -170,6 +170,9 @@ class RunConfig(Section):
         default_factory=dict, description="options per dataset, such as root"
     )
     losses: LossesConfig = LossesConfig()
+    leaks: Literal["refuse", "drop", "drop-patients", "allow"] = Field(
+        default="refuse", description="training films that are held out somewhere"
+    )
     strategy: Literal["cyclic", "concurrent", "sequential"] = "cyclic"
     order: Literal["fixed", "shuffled"] = "fixed"
     cycles: int = Field(default=10, gt=0)

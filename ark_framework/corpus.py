@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ import numpy as np
 
 from ark_framework.annotations import SPLITS, AnnotationTable, validate, with_validation
 from ark_framework.config import RunConfig
-from ark_framework.errors import DataError
 from ark_framework.packing import ensure
 from ark_framework.registry import Registry, parse_options
 from ark_framework.roots import resolve
@@ -53,6 +52,14 @@ class Corpus:
             rows = np.sort(rows[chosen[:limit]])
         return rows
 
+    def without(self, rows: np.ndarray) -> Corpus:
+        """Return the corpus with rows in no split: they are neither trained on nor scored."""
+        if not len(rows):
+            return self
+        frame = self.table.frame.copy()
+        frame.loc[rows, "split"] = None
+        return replace(self, table=replace(self.table, frame=frame))
+
     def images(self, rows: np.ndarray) -> np.ndarray:
         """Return stored films ``(n, C, S, S)`` uint8 of table rows."""
         return np.asarray(self.store.images[self.index[rows]])
@@ -79,9 +86,14 @@ def training_targets(raw: np.ndarray, schema: LabelSchema, uniform: np.ndarray) 
         }[schema.uncertain]
     )
     targets: np.ndarray = np.where(raw == -1, instead, raw).astype(np.float32)
-    if schema.blank == "zeros":
-        targets = np.where(np.isnan(raw), np.float32(0), targets)
-    return targets
+    return np.where(np.isnan(raw), scored_targets(raw, schema), targets)
+
+
+def scored_targets(raw: np.ndarray, schema: LabelSchema) -> np.ndarray:
+    """Apply the schema's policy for blank entries alone; an uncertain one stays -1, unscored."""
+    if schema.blank == "ignore":
+        return raw
+    return np.where(np.isnan(raw), np.float32(0), raw)
 
 
 def open_corpus(
@@ -97,10 +109,7 @@ def open_corpus(
     Raises:
         DataError: no root, a wrong table, or unreadable films beyond ``store.max_bad``.
     """
-    table, options = read_table(spec, registry, config, roots=roots)
-    table, moved = with_validation(
-        table, fraction=config.validation.fraction, seed=config.validation.seed
-    )
+    table, options, moved = read_split(spec, registry, config, roots=roots)
     images = table.frame["image"].tolist()
 
     def report(done: int, total: int) -> None:
@@ -118,7 +127,7 @@ def open_corpus(
         max_bad=config.store.max_bad,
         progress=report,
     )
-    corpus = Corpus(
+    return Corpus(
         spec=spec,
         schema=table.schema,
         table=table,
@@ -126,12 +135,17 @@ def open_corpus(
         index=store.rows(images),
         made_validation=moved,
     )
-    if not len(corpus.rows("train")):
-        raise DataError(
-            f"{spec.name}: no training films; its splits hold "
-            f"{table.frame['split'].value_counts().to_dict()}"
-        )
-    return corpus
+
+
+def read_split(
+    spec: DatasetSpec, registry: Registry, config: RunConfig, *, roots: Mapping[str, Path]
+) -> tuple[AnnotationTable, Any, int]:
+    """Read a table and give it a validation split; return it, its options and the rows moved."""
+    table, options = read_table(spec, registry, config, roots=roots)
+    table, moved = with_validation(
+        table, fraction=config.validation.fraction, seed=config.validation.seed
+    )
+    return table, options, moved
 
 
 def read_table(

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from ark_framework import config as configuration
+from ark_framework import exposure
 from ark_framework.config import RunConfig
 from ark_framework.corpus import Progress
 from ark_framework.errors import ConfigError
+from ark_framework.leaks import LeakRecord
 from ark_framework.plan import RESIDUAL_WARNING
-from ark_framework.preparation import Prepared, prepare
-from ark_framework.run import create, default_name, refuse_used, reopen
+from ark_framework.preparation import Prepared, exposure_of, prepare
+from ark_framework.run import RunFolder, create, default_name, refuse_used, reopen
 from ark_framework.session import RunResult, Session
 
 
@@ -59,7 +61,8 @@ def train(
     elif out:
         refuse_used(Path(out))  # before films are packed
     config = _with_roots(config, roots or {})
-    prepared = prepare(config, roots=roots, progress=progress, say=say)
+    begun = LeakRecord.from_json(folder.read("leaks.json")) if resume else None
+    prepared = prepare(config, roots=roots, progress=progress, say=say, begun=begun)
     plan = prepared.plan.to_json()
     if resume:
         # As JSON keeps it: a tuple is a list there.
@@ -68,12 +71,25 @@ def train(
         folder = create(
             Path(out) if out else Path("runs") / default_name(), config, about=_about(prepared)
         )
+        _remember(folder, prepared, init_from=Path(init_from) if init_from else None)
         folder.write("plan.json", plan)
         if prepared.plan.residual > RESIDUAL_WARNING:
             say(prepared.plan.remains())
     return Session(prepared, folder, say=say).run(
         resume=resume, init_from=Path(init_from) if init_from else None, watching=watching
     )
+
+
+def _remember(folder: RunFolder, prepared: Prepared, *, init_from: Path | None) -> None:
+    """Write what is trained on and what was left out, before the first step."""
+    trained = exposure_of(prepared)
+    if init_from is not None:
+        run = init_from if init_from.is_dir() else init_from.absolute().parent.parent
+        trained = trained.with_earlier(exposure.load(run))
+    elif prepared.config.model.init not in ("random", "pretrained"):
+        trained = trained.with_earlier(exposure.Exposure())  # weights from a file: not known
+    trained.save(folder.path / exposure.FILE)
+    folder.write("leaks.json", prepared.leaks.to_json())
 
 
 def _parsed(config: RunConfig | Mapping[str, Any]) -> RunConfig:
@@ -140,5 +156,6 @@ def _about(prepared: Prepared) -> dict[str, Any]:
             }
             for name, corpus in prepared.corpora.items()
         },
+        "leaks": prepared.leaks.summary(),
         "research_use_only": True,
     }

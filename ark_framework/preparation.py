@@ -12,6 +12,10 @@ import torch
 from ark_framework import registry as plugins
 from ark_framework.config import RunConfig, TaskConfig
 from ark_framework.corpus import Corpus, Progress, open_corpus
+from ark_framework.errors import DataError
+from ark_framework.exposure import Exposure, record
+from ark_framework.leaks import LeakRecord, repeat, settle
+from ark_framework.linked import linked
 from ark_framework.model import ArkModel, HeadPlan
 from ark_framework.plan import RunPlan, choose_tasks, resolve, train_rows
 from ark_framework.pretrain import Losses
@@ -30,6 +34,7 @@ class Prepared:
     corpora: Mapping[str, Corpus]
     rows: Mapping[str, np.ndarray]
     plan: RunPlan
+    leaks: LeakRecord
 
 
 def prepare(
@@ -38,8 +43,20 @@ def prepare(
     roots: Mapping[str, Path] | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
+    begun: LeakRecord | None = None,
 ) -> Prepared:
-    """Load the plugins, open the data and resolve the plan; no model is built."""
+    """Load the plugins, open the data, audit it and resolve the plan; no model is built.
+
+    Args:
+        config: The configuration.
+        roots: Roots by dataset name, over those of the configuration.
+        progress: ``progress(dataset, done, total)`` while films are packed.
+        say: Called with one-line notices.
+        begun: What a run that is resumed left out when it began; the audit is not made again.
+
+    Raises:
+        DataError: among much else, a training film is held out in a dataset that is known here.
+    """
     say = say or (lambda _: None)
     registry = plugins.load(config.plugins)
     check_names(roots or {}, registry.datasets)
@@ -59,13 +76,42 @@ def prepare(
             )
         if corpus.store.bad:
             say(f"{corpus.name}: {len(corpus.store.bad)} unreadable films are left out")
+    if begun is None:
+        others = linked(
+            config, registry, tuple(corpora), roots=roots or {}, progress=progress, say=say
+        )
+        corpora, leaks = settle(corpora, others, config.leaks, say=say)
+    else:
+        corpora, leaks = repeat(corpora, begun), begun
+    for corpus in corpora.values():
+        _must_train(corpus)
     plan = resolve(config, registry, tasks, corpora)
     rows = {
         task.name or task.dataset: train_rows(corpora[task.dataset], task, config) for task in tasks
     }
     return Prepared(
-        config=config, registry=registry, tasks=tasks, corpora=corpora, rows=rows, plan=plan
+        config=config,
+        registry=registry,
+        tasks=tasks,
+        corpora=corpora,
+        rows=rows,
+        plan=plan,
+        leaks=leaks,
     )
+
+
+def exposure_of(prepared: Prepared) -> Exposure:
+    """Return the record of the films and patients that a run trains on."""
+    rows: dict[str, list[np.ndarray]] = {}
+    for task in prepared.tasks:
+        rows.setdefault(task.dataset, []).append(prepared.rows[task.name or task.dataset])
+    return record(prepared.corpora, rows)
+
+
+def _must_train(corpus: Corpus) -> None:
+    if not len(corpus.rows("train")):
+        held = corpus.table.frame["split"].value_counts().to_dict()
+        raise DataError(f"{corpus.name}: no training films; its splits hold {held}")
 
 
 def build_student(prepared: Prepared, *, draw: int = 0) -> ArkModel:

@@ -90,6 +90,14 @@ def locate(
     return None, "nowhere"
 
 
+def told() -> tuple[str, ...]:
+    """Return the datasets whose root this machine knows, by link or by environment, sorted."""
+    prefix = variable("")
+    named = {key.removeprefix(prefix).lower().replace("_", "-") for key in os.environ
+             if key.startswith(prefix) and os.environ[key]}  # fmt: skip
+    return tuple(sorted({*links(), *named}))
+
+
 def check_names(given: Iterable[str], known: Iterable[str]) -> None:
     """Refuse roots of datasets that nobody provides: a typo would silently read other data.
 

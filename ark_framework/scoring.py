@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ark_framework.config import RunConfig
-from ark_framework.corpus import Corpus
+from ark_framework.corpus import Corpus, scored_targets
 from ark_framework.events import TaskScore
 from ark_framework.metrics import score
 from ark_framework.model import ArkModel, reestimated
@@ -96,7 +96,7 @@ class Scorer:
             model=model,
             split=split,
             scores=probabilities,
-            targets=corpus.table.targets()[rows],
+            targets=scored_targets(corpus.table.targets()[rows], corpus.schema),
             schema=corpus.schema,
         )
 

@@ -51,7 +51,7 @@ class LabelSchema:
             ``soft``, a uniform draw from ``soft_range`` per image, label and cycle.
         soft_range: Bounds of the ``soft`` draw; (0.55, 0.85) is the range of the published
             method's CheXpert policy (from the paper's reference code).
-        blank: What NaN becomes in training: ``ignore`` (excluded) or ``zeros``.
+        blank: What NaN is in training and in scores: ``ignore`` (excluded) or ``zeros``.
     """
 
     name: str
@@ -102,7 +102,10 @@ class DatasetCard:
         access: ``open``, ``registered`` or ``credentialed``; films of a credentialed dataset never
             enter anything made for sharing.
         citation: How its owners ask to be cited.
-        rows: Expected number of images by split name, as far as known.
+        rows: Expected number of images by split name, ``all`` being every one, as far as known.
+        positives: Expected positives by split name and label, as far as known; compared where a
+            split has the expected ``rows``, since many people have a part of a dataset.
+        patients: Expected number of patients.
     """
 
     title: str
@@ -111,6 +114,16 @@ class DatasetCard:
     access: Access
     citation: str
     rows: Mapping[str, int] = field(default_factory=dict)
+    positives: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    patients: int | None = None
+
+    def __post_init__(self) -> None:
+        for split in self.positives:
+            if split not in self.rows:
+                raise PluginError(
+                    f"card {self.title!r}: positives of {split!r} need its rows, or nobody knows "
+                    "whether a dataset is whole"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +177,13 @@ class DatasetSpec:
             and not (self.read_mask)
         ):
             raise PluginError(f"dataset {self.name!r}: a mask schema needs read_mask")
+        if isinstance(self.schema, LabelSchema):
+            for split, counts in self.card.positives.items():
+                if unknown := sorted(set(counts) - set(self.schema.labels)):
+                    raise PluginError(
+                        f"dataset {self.name!r}: its card has {split} positives of {unknown[0]!r}, "
+                        "which is not among its labels"
+                    )
 
     @property
     def needs_root(self) -> bool:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import configuration, settings
+
+from ark_framework.registry import GROUP
 
 # hypothesis would keep a folder beside the tests.
 _HOME = tempfile.TemporaryDirectory(prefix="ark-hypothesis-")
@@ -42,6 +46,7 @@ def small(shared_stores: Path) -> Callable[..., dict[str, Any]]:
         films = {"films": 120, "size": 32}
         base = {
             "plugins": ["ark-phantom"],
+            "leaks": "drop",  # two of its hospitals share patients on purpose
             "data": {f"phantom-{name}": films for name in ("north", "south", "east")},
             "cycles": 3,
             "batch_size": 16,
@@ -61,3 +66,30 @@ def small(shared_stores: Path) -> Callable[..., dict[str, Any]]:
         return config.merge(base, changes)
 
     return make
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+    """Write a distribution and its module where Python finds them; forget them afterwards."""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.delenv("ARK_DISABLE_PLUGINS", raising=False)
+    before = set(sys.modules)
+
+    def write(name: str, code: str, *, group: str = GROUP, distribution: str | None = None) -> str:
+        package = distribution or f"ark-plugin-{name}"
+        module = package.replace("-", "_")
+        (site / f"{module}.py").write_text(code.replace("{name}", name), encoding="utf-8")
+        info = site / f"{module}-1.5.dist-info"
+        info.mkdir()
+        metadata = f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.5\n"
+        (info / "METADATA").write_text(metadata, encoding="utf-8")
+        (info / "entry_points.txt").write_text(f"[{group}]\nark-{name} = {module}\n", "utf-8")
+        importlib.invalidate_caches()
+        return module
+
+    yield write
+    for name in set(sys.modules) - before:
+        if name.startswith("ark_plugin_"):
+            del sys.modules[name]

@@ -253,7 +253,7 @@ def test_stats(films: Path, capfd: pytest.CaptureFixture[str]) -> None:
     csv.write_text(csv.read_text().replace("0,1\n", "-1,1\n", 1), encoding="utf-8")
     capfd.readouterr()
     assert cli.run(["data", "stats", "-c", "run.yaml", "--json"]) == 0
-    train = json.loads(capfd.readouterr().out)["table"]["train"]
+    train = json.loads(capfd.readouterr().out)["datasets"]["table"]["train"]
     left = train["labels"]["left"]
     assert left == {
         "positive": 15,
@@ -348,7 +348,7 @@ def test_real_films(capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["data", "verify", *plugins, *roots]) == 0
     capfd.readouterr()
     assert cli.run(["data", "stats", *plugins, *roots, "--json"]) == 0
-    found = json.loads(capfd.readouterr().out)
+    found = json.loads(capfd.readouterr().out)["datasets"]
     assert list(found) == ["chestxray14", "rsna"]
     nih, rsna = found["chestxray14"], found["rsna"]
     assert sum(split["films"] for split in nih.values()) == 1819

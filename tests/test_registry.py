@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -80,32 +79,13 @@ BROKEN = {
 
 
 @pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
-    """Write a distribution and its module where Python finds them; forget them afterwards."""
-    site = tmp_path / "site"
-    site.mkdir()
-    monkeypatch.syspath_prepend(site)
-    monkeypatch.delenv("ARK_DISABLE_PLUGINS", raising=False)
-    before = set(sys.modules)
+def install(install: Install) -> Install:
+    """Install a small plugin, unless the test has code of its own."""
 
-    def write(
-        name: str, code: str = PLUGIN, *, group: str = GROUP, distribution: str | None = None
-    ) -> str:
-        package = distribution or f"ark-plugin-{name}"
-        module = package.replace("-", "_")
-        (site / f"{module}.py").write_text(code.replace("{name}", name), encoding="utf-8")
-        info = site / f"{module}-1.5.dist-info"
-        info.mkdir()
-        metadata = f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.5\n"
-        (info / "METADATA").write_text(metadata, encoding="utf-8")
-        (info / "entry_points.txt").write_text(f"[{group}]\nark-{name} = {module}\n", "utf-8")
-        importlib.invalidate_caches()
-        return module
+    def write(name: str, code: str = PLUGIN, **more: str | None) -> str:
+        return install(name, code, **more)
 
-    yield write
-    for name in set(sys.modules) - before:
-        if name.startswith("ark_plugin_"):
-            del sys.modules[name]
+    return write
 
 
 @pytest.mark.parametrize(

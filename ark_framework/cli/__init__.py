@@ -22,7 +22,7 @@ COMMANDS = {
     "train": ("ark_framework.cli.train:train", "Pretrain one encoder on many datasets."),
     "plan": ("ark_framework.cli.plan:plan", "Print what a training run would do."),
     "demo": ("ark_framework.cli.demo:demo", "Train on drawn films; needs no data."),
-    "data": ("ark_framework.cli.data:data", "List, link, verify, pack and look at datasets."),
+    "data": ("ark_framework.cli.data:data", "List, link, verify, pack, audit, see datasets."),
     "plugins": ("ark_framework.cli.plugins:plugins", "List, show and check plugins."),
     "config": ("ark_framework.cli.config:config", "Show the configuration."),
     "doctor": ("ark_framework.cli.doctor:doctor", "Check this machine, and say what mends it."),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ark_framework import roots as places
+from ark_framework.cli.audit import audit
 from ark_framework.cli.choice import Chosen, choose, choosing
 from ark_framework.cli.console import console as open_console
 from ark_framework.cli.words import WordsCommand
@@ -29,9 +30,18 @@ Report = Callable[[int, int], None]
 SHOWN = 8
 
 
+paged = click.option(
+    "--html", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="Also write a page with plots, to a new file.",
+)  # fmt: skip
+
+
 @click.group("data")
 def data() -> None:
-    """List, link, verify, pack and look at datasets."""
+    """List, link, verify, pack, audit and look at datasets."""
+
+
+data.add_command(audit)
 
 
 @data.command("list", cls=WordsCommand)
@@ -145,12 +155,14 @@ def pack(data: tuple[str, ...], as_json: bool, **given: Any) -> None:
 @data.command("verify", cls=WordsCommand)
 @choosing
 def verify(data: tuple[str, ...], as_json: bool, **given: Any) -> None:
-    """Check tables, files and stores; exit 3 if anything is wrong.
+    """Check tables, files and stores against one another and the card; exit 3 on a problem.
+
+    Each problem and note comes with what mends it.
 
     \b
     ark data verify --plugins ark-chestxray14
     """
-    from ark_framework.cli.verification import examine, lines
+    from ark_framework.cli.verification import examine, lines, say
 
     chosen = _every_film(data, given)
     found = []
@@ -162,7 +174,7 @@ def verify(data: tuple[str, ...], as_json: bool, **given: Any) -> None:
             click.echo("\n".join(lines(findings)))
     if as_json:
         click.echo(json.dumps(found, indent=1))
-    wrong = [f"{each['dataset']}: {problem}" for each in found for problem in each["problems"]]
+    wrong = [f"{each['dataset']}: {say(bad)}" for each in found for bad in each["problems"]]
     if wrong:
         others = f" (and {len(wrong) - 1} more problems)" if len(wrong) > 1 else ""
         raise DataError(wrong[0] + others)
@@ -170,23 +182,58 @@ def verify(data: tuple[str, ...], as_json: bool, **given: Any) -> None:
 
 @data.command("stats", cls=WordsCommand)
 @choosing
-def stats(data: tuple[str, ...], as_json: bool, **given: Any) -> None:
-    """Count labels, patients, sexes and views per split; no film is read.
+@paged
+def stats(data: tuple[str, ...], as_json: bool, html: Path | None, **given: Any) -> None:
+    """Count labels, patients, sexes, views and ages per split, and of all datasets as one.
+
+    No film is read.  A film or patient that two datasets know as the same counts once in the whole.
 
     \b
-    ark data stats --plugins ark-chestxray14 --json
+    ark data stats --plugins ark-chestxray14 ark-rsna --html stats.html
     """
-    from ark_framework.cli.census import census, tables
+    from ark_framework.cli import census
 
-    chosen = _every_film(data, given)
-    found = {spec.name: census(chosen.read(spec)[0]) for spec in chosen.specs}
+    chosen, read = _tables(data, given, html)
+    found = {
+        "datasets": {table.dataset: census.census(table) for table in read},
+        "union": census.union(read),
+    }
+    _page(html, "stats.html", titles={s.name: s.card.title for s in chosen.specs}, **found)
     if as_json:
         click.echo(json.dumps(found, indent=1))
         return
     console = open_console(stderr=False)
-    for name, counts in found.items():
-        for table in tables(name, counts):
-            console.print(table)
+    for name, counts in found["datasets"].items():
+        for laid in census.tables(name, counts):
+            console.print(laid)
+    for laid in census.union_tables(found["union"]) if len(read) > 1 else ():
+        console.print(laid)
+    _wrote(html)
+
+
+@data.command("labels", cls=WordsCommand)
+@choosing
+@paged
+def labels(data: tuple[str, ...], as_json: bool, html: Path | None, **given: Any) -> None:
+    """Show which dataset annotates what: labels x datasets, positives / annotated in training.
+
+    Labels are matched for reading only, by name without case, '_' and spaces; training keeps each
+    dataset's labels apart.
+
+    \b
+    ark data labels --plugins ark-chestxray14 ark-rsna
+    """
+    from ark_framework.cli import matrix
+
+    _, read = _tables(data, given, html)
+    found = matrix.matrix(read)
+    _page(html, "labels.html", notes=matrix.NOTES, **found)
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    open_console(stderr=False).print(matrix.layout(found))
+    click.echo("\n".join(matrix.notes(found)))
+    _wrote(html)
 
 
 @data.command("preview", cls=WordsCommand)
@@ -242,6 +289,30 @@ def _some_films(
             raise DataError(f"{spec.name}: no film could be read, the first {image!r}: {reason}")
         films = np.array(packed.images[kept[kept >= 0]])
     return [image for image, row in zip(images, kept, strict=True) if row >= 0], films
+
+
+def _tables(
+    data: tuple[str, ...], given: dict[str, Any], html: Path | None
+) -> tuple[Chosen, list[AnnotationTable]]:
+    """Read the tables; a page's place is refused before, since reading takes a while."""
+    chosen = _every_film(data, given)
+    if html is not None:
+        from ark_framework.report import page
+
+        page.check(html)
+    return chosen, [chosen.read(spec)[0] for spec in chosen.specs]
+
+
+def _page(html: Path | None, template: str, **values: Any) -> None:
+    if html is not None:
+        from ark_framework.report import page
+
+        page.write(html, page.render(template, **values))
+
+
+def _wrote(html: Path | None) -> None:
+    if html is not None:
+        click.echo(f"wrote {html}")
 
 
 def _every_film(data: tuple[str, ...], given: dict[str, Any]) -> Chosen:

@@ -26,7 +26,7 @@ def plan(data: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """Print the plan of a run: rows, steps, learning rate, momentum, what is left of the start.
 
     \b
-    ark plan --plugins ark-phantom --set cycles=5
+    ark plan --plugins ark-phantom --leaks drop --set cycles=5
     """
     from ark_framework.preparation import prepare
 

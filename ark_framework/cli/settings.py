@@ -70,6 +70,12 @@ _OPTIONS = (
         help="At most N films per split, for a quick try.",
     ),
     click.option(
+        "--leaks",
+        type=click.Choice(["refuse", "drop", "drop-patients", "allow"]),
+        help="Training films that are held out in some dataset: refuse to train (the default), "
+        "drop them, drop all films of their patients, or allow.",
+    ),
+    click.option(
         "--max-bad",
         type=click.IntRange(min=0),
         metavar="N",
@@ -87,6 +93,7 @@ def gather(
     assignments: Sequence[str],
     store: Path | None,
     limit: int | None,
+    leaks: str | None,
     max_bad: int | None,
 ) -> RunConfig:
     """Lay defaults, recipe, file, flags and ``--set`` over one another, later first.
@@ -104,6 +111,8 @@ def gather(
         flags["tasks"] = [{"dataset": name} for name in tasks]
     if limit is not None:
         flags["limit"] = limit
+    if leaks is not None:
+        flags["leaks"] = leaks
     return configuration.parse(
         configuration.merge(
             configuration.recipe(recipe or "default"),

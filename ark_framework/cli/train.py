@@ -39,7 +39,7 @@ def train(
 
     \b
     ark train --plugins ark-chestxray14 ark-rsna
-    ark train --plugins ark-phantom --out runs/first --set cycles=5
+    ark train --plugins ark-phantom --leaks drop --out runs/first --set cycles=5
     ark train --out runs/first --resume
     """
     from ark_framework.cli.progress import Progress

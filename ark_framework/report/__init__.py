@@ -1,0 +1,1 @@
+"""Reports for people: single HTML files that can be sent around."""

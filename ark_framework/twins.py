@@ -1,0 +1,77 @@
+"""Pairs of stored films that are one film: candidates by hash, confirmed on pixels, kept."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from ark_framework import prints
+from ark_framework.store import Store
+
+# Change it when other pairs come out of the same stores.
+VERSION = 1
+# Candidates whose pixels are compared at once.
+CHUNK = 1024
+
+
+def twins(mine: Store, other: Store) -> tuple[np.ndarray, bool]:
+    """Return pairs of store rows ``(n, 2)`` that are one film, and whether every pair was compared.
+
+    Of a store with itself each pair is given once.  The search is long for large stores, so its
+    result is kept beside ``mine``.
+    """
+    wide = len(mine.images) * len(other.images) <= prints.EVERY_PAIR
+    version = f"{prints.VERSION}.{VERSION}.{int(wide)}.{other.folder.name}"
+    path = mine.folder / f"twins-{hashlib.sha256(version.encode()).hexdigest()[:16]}.npy"
+    kept = prints.kept(path)
+    if kept is not None and kept.ndim == 2 and kept.shape[1] == 2 and kept.dtype == np.int64:
+        return kept, wide
+    found = _twins(mine, other)
+    prints.keep(path, found)
+    return found, wide
+
+
+def _twins(mine: Store, other: Store) -> np.ndarray:
+    ours, theirs = prints.store_hashes(mine), prints.store_hashes(other)
+    itself = mine.folder == other.folder
+    found = []
+    for window in range(ours.shape[1]):
+        # Either may be the crop: windows of ours against whole films of theirs, and the reverse.
+        found.append(_candidates(ours[:, window], theirs[:, 0], window, swapped=False))
+        if window and not itself:
+            swapped = _candidates(theirs[:, window], ours[:, 0], window, swapped=True)
+            found.append(swapped)
+    columns = np.concatenate(found)  # left, right, distance, window, swapped
+    if itself:  # which of the two is the crop is in `swapped` then
+        turned = columns[:, 0] > columns[:, 1]
+        columns[turned, :2], columns[turned, 4] = columns[turned, 1::-1], 1
+        columns = columns[columns[:, 0] != columns[:, 1]]
+    columns = columns[np.lexsort((columns[:, 2], columns[:, 1], columns[:, 0]))]
+    nearest = np.ones(len(columns), dtype=bool)
+    nearest[1:] = (columns[1:, :2] != columns[:-1, :2]).any(axis=1)
+    best = columns[nearest]
+    return np.ascontiguousarray(best[_confirmed(mine, other, best), :2])
+
+
+def _candidates(ours: np.ndarray, theirs: np.ndarray, window: int, *, swapped: bool) -> np.ndarray:
+    parts = [np.zeros((0, 5), dtype=np.int64)]
+    for rows, columns in prints.near(ours, theirs):
+        distance = prints.distances(ours[rows], theirs[columns])
+        left, right = (columns, rows) if swapped else (rows, columns)
+        constant = np.full(len(rows), window), np.full(len(rows), int(swapped))
+        parts.append(np.stack([left, right, distance, *constant], axis=1).astype(np.int64))
+    return np.concatenate(parts)
+
+
+def _confirmed(mine: Store, other: Store, pairs: np.ndarray) -> np.ndarray:
+    same = np.zeros(len(pairs), dtype=bool)
+    for start in range(0, len(pairs), CHUNK):
+        piece = pairs[start : start + CHUNK]
+        left, right = mine.images[piece[:, 0]], other.images[piece[:, 1]]
+        turned = piece[:, 4] == 1
+        for which, whole, cut in ((~turned, left, right), (turned, right, left)):
+            if which.any():
+                verdict = prints.confirm(whole[which], cut[which], piece[which, 3])
+                same[start + np.flatnonzero(which)] = verdict
+    return same
