@@ -9,16 +9,16 @@ from ark_framework.builtin import backbones, heads, losses
 @hookimpl
 def ark_heads() -> list[HeadSpec]:
     """Return ``linear`` and ``mlp``."""
-    return heads.SPECS
+    return list(heads.SPECS)
 
 
 @hookimpl
 def ark_losses() -> list[LossSpec]:
     """Return ``bce``, ``cross_entropy``, and the consistency losses ``mse`` and ``cosine``."""
-    return losses.SPECS
+    return list(losses.SPECS)
 
 
 @hookimpl
 def ark_backbones() -> list[BackboneSpec]:
     """Return ``timm`` (any model name) and ``tiny`` for CPU work."""
-    return backbones.SPECS
+    return list(backbones.SPECS)
