@@ -225,9 +225,9 @@ class _Spare(nn.Module):
         return out
 
 
-class _Dropping(nn.Linear):
+class _Noisy(nn.Linear):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.dropout(super().forward(x), 0.5, training=True)
+        return super().forward(x) + torch.rand(3)
 
 
 class _Hidden(nn.Linear):
@@ -260,7 +260,7 @@ def _seeded_head(width: int, schema: Any) -> nn.Module:
             lambda width, schema: nn.Linear(width, 3),
             "gave (1, 3) for 1 films of 1 labels",
         ),
-        ("head_rests_in_eval", lambda width, schema: _Dropping(width, 3), "with chance"),
+        ("head_rests_in_eval", lambda width, schema: _Noisy(width, 3), "with chance"),
         ("head_can_be_copied", lambda width, schema: _Hidden(width), "a copy gives other"),
         ("head_leaves_chance_alone", _seeded_head, "seeds torch"),
         ("a_head_learns_in_twenty_steps", lambda width, schema: _Stuck(width, 3), "in 20 steps"),
