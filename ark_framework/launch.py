@@ -10,7 +10,7 @@ from typing import Any
 from ark_framework import config as configuration
 from ark_framework import exposure
 from ark_framework.config import RunConfig
-from ark_framework.corpus import Progress
+from ark_framework.corpus import Corpus, Progress, options_of
 from ark_framework.errors import ConfigError
 from ark_framework.leaks import LeakRecord
 from ark_framework.plan import RESIDUAL_WARNING
@@ -141,6 +141,13 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+def _options(corpus: Corpus, prepared: Prepared) -> dict[str, Any]:
+    values: dict[str, Any] = options_of(corpus.spec, prepared.config, roots={}).model_dump(
+        mode="json", exclude={"root"}
+    )
+    return values
+
+
 def _about(prepared: Prepared) -> dict[str, Any]:
     return {
         "plugins": [
@@ -153,6 +160,8 @@ def _about(prepared: Prepared) -> dict[str, Any]:
                 "reader": corpus.spec.reader_version,
                 "rows": len(corpus.table),
                 "access": corpus.spec.card.access,
+                # Which views, which labels' policy: defaults too, so that they are always stated.
+                "options": _options(corpus, prepared),
             }
             for name, corpus in prepared.corpora.items()
         },

@@ -23,7 +23,7 @@ COMMANDS = {
     "plan": ("ark_framework.cli.plan:plan", "Print what a training run would do."),
     "demo": ("ark_framework.cli.demo:demo", "Train on drawn films; needs no data."),
     "data": ("ark_framework.cli.data:data", "List, link, verify, pack, audit, see datasets."),
-    "plugins": ("ark_framework.cli.plugins:plugins", "List, show and check plugins."),
+    "plugins": ("ark_framework.cli.plugins:plugins", "List, show, check and begin plugins."),
     "config": ("ark_framework.cli.config:config", "Show the configuration."),
     "doctor": ("ark_framework.cli.doctor:doctor", "Check this machine, and say what mends it."),
 }

@@ -1,4 +1,4 @@
-"""``ark plugins``: who is installed, what each provides, and whether it keeps the rules."""
+"""``ark plugins``: who is installed, what each provides, whether it keeps the rules; a new one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ark_framework import registry as plugin_registry
+from ark_framework.cli.new import new
 
 if TYPE_CHECKING:
     from ark_framework.registry import PluginRecord, Registry
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 @click.group("plugins")
 def plugins() -> None:
-    """List, show and check plugins."""
+    """List, show and check plugins, or begin one."""
+
+
+plugins.add_command(new)
 
 
 @plugins.command("list")
