@@ -6,13 +6,19 @@ the films in ``images/`` or ``images_001/images/`` … ``images_012/images/``.
 
 from __future__ import annotations
 
+import csv
+import gzip
+import io
 import os
+import re
+import zlib
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from PIL import Image
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from ark_framework import DataError, DatasetCard, DatasetSpec, LabelSchema, hookimpl
 
@@ -23,82 +29,92 @@ LABELS = (
 )  # fmt: skip
 # The corrected edition first: ages in the first one go up to 414 years.
 ENTRIES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
-COLUMNS = (
-    "Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender",
-    "View Position",
-)  # fmt: skip
+LISTS = (("train", Path("train_val_list.txt")), ("test", Path("test_list.txt")))
+FILM = r"[0-9]{8}_[0-9]{3}\.png"
+# What each column that is read must look like.
+COLUMNS = {
+    "Image Index": FILM,
+    "Finding Labels": r".+",
+    "Patient ID": r"[0-9]{1,8}",
+    "Patient Age": r"(?:[0-9]{1,4}[YMWD]?)?",
+    "Patient Gender": r"[MF]?",
+    "View Position": r"(?:PA|AP)?",
+}
 PER_YEAR = {"": 1.0, "Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}
 
 
 class ChestXray14Options(BaseModel):
-    """``root``: the folder that holds the CSV, the two lists and the image folders."""
+    """Where the files are; relative paths start at ``root``.
+
+    Args:
+        root: The folder that holds the CSV, the two lists and the image folders.
+        split_files: Lists of films by split, in place of the two official ones: a film a line,
+            its file name first; what follows on the line is not read.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     root: Path
+    split_files: dict[Literal["train", "val", "test"], Path] = Field(default_factory=dict)
 
 
 def read(options: ChestXray14Options) -> pd.DataFrame:
-    """Return one row per line of the CSV; a film in neither official list has no split.
+    """Return one row per line of the CSV; a film in none of the lists has no split.
 
     Raises:
-        DataError: a file, column or image folder that is missing, or a finding that is not one
-            of the fourteen.
+        DataError: a file or image folder that is missing, or a line that is not as it should be.
     """
     path, entries = _entries(options.root)
-    image, patient = entries["Image Index"], entries["Patient ID"].astype("int64").astype(str)
-    folders = _folders(options.root)
+    film, patient = entries["Image Index"], entries["Patient ID"].astype("int64").astype(str)
+    lists = [(s, options.root / file) for s, file in options.split_files.items() or LISTS]
+    folders, ages = _folders(options.root), entries["Patient Age"].unique()
     table = pd.DataFrame(
         {
-            "image": [f"{folders.get(name, 'images')}/{name}" for name in image],
-            "split": image.map(_splits(options.root)),
+            "image": [f"{folders.get(name, 'images')}/{name}" for name in film],
+            "split": _splits(lists, film, path),
             "patient": patient,
-            "sex": entries["Patient Gender"],
-            "age": _years(entries["Patient Age"]),
-            "view": entries["View Position"],
-            "source_id": "nih:" + image,
+            "sex": entries["Patient Gender"].replace("", None),
+            "age": entries["Patient Age"].map({age: _years(age) for age in ages}),
+            "view": entries["View Position"].replace("", None),
+            "source_id": "nih:" + film,
             "source_patient": "nih:" + patient,
         }
     )
-    return table.join(_findings(entries["Finding Labels"], path))
+    return table.join(_findings(entries["Finding Labels"], path)).reset_index(drop=True)
 
 
 def _entries(root: Path) -> tuple[Path, pd.DataFrame]:
-    paths = [root / name for name in ENTRIES if (root / name).is_file()]
+    paths = [root / name for name in ENTRIES if (root / name).exists()]
     if not paths:
         raise DataError(f"chestxray14: neither {ENTRIES[0]} nor {ENTRIES[1]} is in {root}")
-    try:
-        # "OriginalImage[Width,Height]" breaks in two at its comma, and the first edition's header
-        # has a name more than its rows have fields: so by name, and never an index column.
-        frame = pd.read_csv(paths[0], dtype=str, index_col=False, usecols=lambda c: c in COLUMNS)
-    except (OSError, ValueError) as error:
-        raise DataError(f"chestxray14: cannot read {paths[0]}: {error}".split("\n")[0]) from error
-    for name in COLUMNS:
-        if name not in frame.columns:
-            raise DataError(f"chestxray14: {paths[0]} has no column {name!r}")
-    blank = frame[["Image Index", "Finding Labels"]].isna().any(axis=1)
-    blank |= ~frame["Patient ID"].str.fullmatch(r"\d+", na=False)
-    if blank.any():
-        line = int(blank.to_numpy().argmax()) + 2
-        raise DataError(
-            f"chestxray14: {paths[0]}, line {line}, lacks an image, its findings or a numeric "
-            "patient; is the file whole?"
-        )
+    frame = _csv(paths[0], tuple(COLUMNS))
+    for name, form in COLUMNS.items():
+        odd = [text for text in frame[name].unique() if not re.fullmatch(form, text)]
+        _refuse(paths[0], frame[name].isin(odd), frame[name], f"is not a valid {name}")
+    film = frame["Image Index"]
+    _refuse(paths[0], film.duplicated(), film, "stands above already")
+    # A row that has slipped, or been sorted by one column alone, would mix up the patients.
+    wrong = film.str[:8].astype("int64") != frame["Patient ID"].astype("int64")
+    _refuse(paths[0], wrong, film, "is not a film of the patient in that line")
     return paths[0], frame
 
 
-def _splits(root: Path) -> dict[str, str]:
-    splits: dict[str, str] = {}
-    for file, split in (("train_val_list.txt", "train"), ("test_list.txt", "test")):
-        try:
-            names = (root / file).read_text(encoding="utf-8").split()
-        except (OSError, ValueError) as error:
-            raise DataError(f"chestxray14: cannot read the list {root / file}: {error}") from error
-        both = next((name for name in names if splits.get(name, split) != split), None)
-        if both:
-            raise DataError(f"chestxray14: {both} is in both official lists of {root}")
-        splits.update(dict.fromkeys(names, split))
-    return splits
+def _splits(lists: list[tuple[str, Path]], films: pd.Series, source: Path) -> pd.Series:
+    """Return the split of each film, missing where no list names it."""
+    splits = pd.Series(None, index=films, dtype="object")
+    for split, path in lists:
+        lines = enumerate(io.StringIO(_text(path), newline=None), start=1)
+        fields = {number: line.replace(",", " ").split() for number, line in lines}
+        names = {number: line[0].rpartition("/")[2] for number, line in fields.items() if line}
+        if not names:
+            raise DataError(f"chestxray14: {path} lists no film")
+        listed = pd.Series(names, dtype="object").str.removesuffix(".png") + ".png"
+        _refuse(path, ~listed.isin(films), listed, f"is no film of {source.name}")
+        _refuse(path, listed.duplicated(), listed, "stands above already")
+        both = splits.loc[listed].notna().set_axis(listed.index)
+        _refuse(path, both, listed, "is in two of the lists")
+        splits.loc[listed] = split
+    return splits.set_axis(films.index)
 
 
 def _folders(root: Path) -> dict[str, str]:
@@ -116,22 +132,77 @@ def _folders(root: Path) -> dict[str, str]:
 
 
 def _findings(column: pd.Series, path: Path) -> pd.DataFrame:
-    marks = column.str.get_dummies("|")
-    unknown = [name for name in marks.columns if name not in (*LABELS, "No Finding")]
-    if unknown:
-        line = marks[unknown[0]].to_numpy().argmax() + 2
-        raise DataError(
-            f"chestxray14: {path}, line {line}: unknown finding {unknown[0]!r}; the findings are "
-            f"{', '.join(LABELS)}, No Finding"
-        )
-    return marks.reindex(columns=list(LABELS), fill_value=0).astype("float64")
+    known = {*LABELS, "No Finding"}
+    found = {text: set(text.split("|")) for text in column.unique()}
+    other = column.map({text: min(names - known, default=None) for text, names in found.items()})
+    _refuse(path, other.notna(), other, f"is no finding; known: {', '.join(LABELS)}, No Finding")
+    both = column.map(
+        {text: "No Finding" in names != {"No Finding"} for text, names in found.items()}
+    )
+    _refuse(path, both, column, "says No Finding and a finding")
+    marks = {text: [float(label in names) for label in LABELS] for text, names in found.items()}
+    return pd.DataFrame(list(column.map(marks)), index=column.index, columns=list(LABELS))
 
 
-def _years(ages: pd.Series) -> pd.Series:
+def _years(age: str) -> float:
     # "58", "058Y", "013M"; nobody is older than 120, so the file's 412Y is a slip: missing.
-    parts = ages.str.strip().str.extract(r"^(\d+)([YMWD]?)$")
-    years = pd.to_numeric(parts[0]) / parts[1].map(PER_YEAR)
-    return years.where(years <= 120)
+    number = age.rstrip("YMWD")
+    years = float(number or "nan") / PER_YEAR[age[len(number) :]]
+    return years if years <= 120 else np.nan
+
+
+def _text(path: Path) -> str:
+    """Return the text of a file, unpacked where it is gzipped."""
+    try:
+        raw = path.read_bytes()
+        raw = gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise DataError(f"chestxray14: {path}, line {line}: is not UTF-8 text") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"chestxray14: cannot read {path}: {error}") from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise DataError(f"chestxray14: {path}, line {line}: has a NUL byte; is the file whole?")
+    return text
+
+
+def _csv(path: Path, names: tuple[str, ...]) -> pd.DataFrame:
+    """Return columns of a CSV by name, all text; the index is the number of the line."""
+    rows: dict[int, list[str]] = {}
+    for number, line in enumerate(io.StringIO(_text(path), newline=None), start=1):
+        try:
+            # Each line by itself: a quote that is left open swallows no other.
+            row = next(csv.reader([line], strict=True), None)
+        except csv.Error as error:
+            raise DataError(f"chestxray14: {path}, line {number}: {error}") from error
+        if row:
+            rows[number] = row
+    header = rows.pop(next(iter(rows), 0), [])
+    for name in names:
+        if header.count(name) != 1:
+            count = "two columns" if name in header else "no column"
+            raise DataError(f"chestxray14: {path} has {count} {name!r}")
+    if not rows:
+        raise DataError(f"chestxray14: {path} has no rows")
+    # A header or row may end in commas, as the first edition's do, but nothing else may differ.
+    width = max(number for number, name in enumerate(header, start=1) if name)
+    for number, row in rows.items():
+        if len(row) < width or any(row[width:]):
+            raise DataError(
+                f"chestxray14: {path}, line {number}: {len(row)} fields, the header has {width}"
+            )
+    columns = {name: [row[header.index(name)] for row in rows.values()] for name in names}
+    return pd.DataFrame(columns, index=pd.Index(rows), dtype="object")
+
+
+def _refuse(path: Path, wrong: pd.Series, values: pd.Series, why: str) -> None:
+    """Raise for the first line of a file that is wrong."""
+    if wrong.any():
+        row = int(wrong.to_numpy(dtype=bool).argmax())
+        shown = repr(str(values.iloc[row])[:60])
+        raise DataError(f"chestxray14: {path}, line {values.index[row]}: {shown} {why}")
 
 
 def fixture(folder: Path) -> ChestXray14Options:
@@ -182,6 +253,53 @@ SPEC = DatasetSpec(
             "of Common Thorax Diseases. CVPR 2017."
         ),
         rows={"train": 86524, "test": 25596},
+        positives={
+            "train": dict(
+                zip(
+                    LABELS,
+                    (
+                        8280,
+                        1707,
+                        8659,
+                        13782,
+                        4034,
+                        4708,
+                        876,
+                        2637,
+                        2852,
+                        1378,
+                        1423,
+                        1251,
+                        2242,
+                        141,
+                    ),
+                    strict=True,
+                )
+            ),
+            "test": dict(
+                zip(
+                    LABELS,
+                    (
+                        3279,
+                        1069,
+                        4658,
+                        6112,
+                        1748,
+                        1623,
+                        555,
+                        2665,
+                        1815,
+                        925,
+                        1093,
+                        435,
+                        1143,
+                        86,
+                    ),
+                    strict=True,
+                )
+            ),
+        },
+        patients=30805,
     ),
 )
 

@@ -7,8 +7,14 @@ file each gets its NIH identity.
 
 from __future__ import annotations
 
+import csv
+import gzip
+import io
+import json
+import zlib
 from hashlib import blake2b
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -19,6 +25,15 @@ from ark_framework import DataError, DatasetCard, DatasetSpec, LabelSchema, hook
 LABELS = ("Normal", "No Lung Opacity / Not Normal", "Lung Opacity")
 CLASSES, FILMS = "stage_2_detailed_class_info.csv", "stage_2_train_images"
 TAGS = ("PatientSex", "PatientAge", "ViewPosition")
+FILM = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+NIH_FILM = r"[0-9]{8}_[0-9]{3}\.png"
+# What the columns of a CSV of headers must look like.
+HEADERS = {
+    "PatientID": FILM,
+    "PatientSex": r"[MFO]?",
+    "PatientAge": r"(?:[0-9]{1,4}[YMWD]?)?",
+    "ViewPosition": r"[A-Z]*",
+}
 PER_YEAR = {"": 1.0, "Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}
 
 
@@ -27,10 +42,14 @@ class RsnaOptions(BaseModel):
 
     Args:
         root: The folder with the class file and ``stage_2_train_images/``.
+        films: How the films there end: ``dcm`` as given out, or ``png`` where somebody has
+            converted them to ``<patientId>.png``.
         nih_mapping: Which NIH film each film is: a CSV with ``rsna_patientId``, ``nih_image`` and
             perhaps ``mse``, or the JSON list that the RSNA gives out.
         max_mse: A match whose ``mse`` is not below this is taken as unknown.
         headers: A CSV of the DICOM headers, instead of opening each film.
+        split_files: Lists of films by split, instead of the drawn split: a film a line, its id
+            first; what follows on the line is not read.
         test_fraction: Share of the patients that becomes the test split; there is no official one.
         split_seed: Which patients.
     """
@@ -38,18 +57,20 @@ class RsnaOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     root: Path
+    films: Literal["dcm", "png"] = "dcm"
     nih_mapping: Path | None = None
     max_mse: float = Field(default=10.0, gt=0)
     headers: Path | None = None
+    split_files: dict[Literal["train", "val", "test"], Path] = Field(default_factory=dict)
     test_fraction: float = Field(default=0.15, ge=0, lt=1)
     split_seed: int = 0
 
 
 def read(options: RsnaOptions) -> pd.DataFrame:
-    """Return one row per film of the class file, split into train and test by patient.
+    """Return one row per film of the class file, split by lists or else by patient.
 
     Raises:
-        DataError: a file or column that is missing, or a film of an unknown class or of two.
+        DataError: a file that is missing, or a line that is not as it should be.
     """
     classes = _classes(options.root / CLASSES)
     film = classes.index.to_series()
@@ -59,8 +80,8 @@ def read(options: RsnaOptions) -> pd.DataFrame:
     header = _headers(options, list(film)).reindex(film)
     table = pd.DataFrame(
         {
-            "image": FILMS + "/" + film + ".dcm",
-            "split": [_split(name, options) for name in patient],
+            "image": FILMS + "/" + film + "." + options.films,
+            "split": _listed(options, film) if options.split_files else _drawn(options, patient),
             "patient": patient,
             "sex": header["PatientSex"].where(header["PatientSex"].isin(["M", "F"])),
             "age": _years(header["PatientAge"]),
@@ -74,65 +95,57 @@ def read(options: RsnaOptions) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
-def _csv(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    try:
-        frame = pd.read_csv(path, dtype=str, index_col=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"rsna: cannot read {path}: {error}".split("\n")[0]) from error
-    for name in columns:
-        if name not in frame.columns:
-            raise DataError(f"rsna: {path} has no column {name!r}")
-    return frame
-
-
 def _classes(path: Path) -> pd.Series:
     frame = _csv(path, ("patientId", "class"))
-    wrong = ~frame["class"].isin(LABELS) | frame["patientId"].isna()
-    if wrong.any():
-        line = int(wrong.to_numpy().argmax())
-        raise DataError(
-            f"rsna: {path}, line {line + 2}: unknown class {frame['class'][line]!r}; the classes "
-            f"are {', '.join(LABELS)}"
-        )
+    film, label = frame["patientId"], frame["class"]
+    _refuse(path, ~film.str.fullmatch(FILM), film, "is not a patientId")
+    _refuse(path, ~label.isin(LABELS), label, f"is no class; the classes are {', '.join(LABELS)}")
     # A film stands there once per box; all its lines must agree.
-    frame = frame.drop_duplicates(["patientId", "class"])
-    twice = frame["patientId"].duplicated()
-    if twice.any():
-        line = int(frame.index[twice][0])
-        raise DataError(
-            f"rsna: {path}, line {line + 2}: film {frame['patientId'][line]!r} is "
-            f"{frame['class'][line]!r} here and another class above"
-        )
-    return frame.set_index("patientId")["class"]
+    once = ~frame.duplicated()
+    _refuse(path, film[once].duplicated(), film[once], "has another class above")
+    return frame[once].set_index("patientId")["class"]
 
 
 def _mapping(options: RsnaOptions) -> dict[str, str]:
     if options.nih_mapping is None:
         return {}
     path = options.root / options.nih_mapping
-    if path.suffix == ".json":
-        return _json_mapping(path)
-    frame = _csv(path, ("rsna_patientId", "nih_image"))
+    json_list = ".json" in path.suffixes
+    frame = _json(path) if json_list else _csv(path, ("rsna_patientId", "nih_image"), ("mse",))
+    film, image = frame["rsna_patientId"], frame["nih_image"]
+    _refuse(path, ~film.str.fullmatch(FILM), film, "is not a patientId")
+    _refuse(path, ~image.str.fullmatch(NIH_FILM), image, "is not an NIH film")
+    _refuse(path, film.duplicated(), film, "stands above already")
     if "mse" in frame.columns:
-        frame = frame[pd.to_numeric(frame["mse"], errors="coerce") < options.max_mse]
-    return dict(zip(frame["rsna_patientId"], frame["nih_image"], strict=True))
+        error = pd.to_numeric(frame["mse"], errors="coerce")
+        _refuse(path, ~error.between(0, 1e9), frame["mse"], "is not an error, mse")
+        film, image = film[error < options.max_mse], image[error < options.max_mse]
+    return dict(zip(film, image, strict=True))
 
 
-def _json_mapping(path: Path) -> dict[str, str]:
+def _json(path: Path) -> pd.DataFrame:
     try:
-        frame = pd.read_json(path, orient="records", dtype=False)
-        return dict(zip(frame["subset_img_id"], frame["img_id"], strict=True))
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(
-            f"rsna: {path} is no JSON list of subset_img_id and img_id: {error}".split("\n")[0]
-        ) from error
+        entries = json.loads(_text(path))
+        pairs = [(str(each.get("subset_img_id")), str(each.get("img_id"))) for each in entries]
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"rsna: {path} is no JSON list of objects: {error}") from error
+    if not pairs:
+        raise DataError(f"rsna: {path} is an empty list")
+    index = pd.RangeIndex(1, len(pairs) + 1, name="entry")
+    return pd.DataFrame(pairs, index, ["rsna_patientId", "nih_image"], dtype="object")
 
 
 def _headers(options: RsnaOptions, films: list[str]) -> pd.DataFrame:
     if options.headers is not None:
         path = options.root / options.headers
-        frame = _csv(path, ("PatientID", *TAGS))
-        return frame.drop_duplicates("PatientID").set_index("PatientID")
+        frame = _csv(path, tuple(HEADERS))
+        for name, form in HEADERS.items():
+            _refuse(path, ~frame[name].str.fullmatch(form), frame[name], f"is not a valid {name}")
+        film = frame["PatientID"]
+        _refuse(path, film.duplicated(), film, "stands above already")
+        return frame.where(frame != "").set_index("PatientID")
+    if options.films == "png":
+        return pd.DataFrame(index=films, columns=TAGS, dtype="string")
     paths = [options.root / FILMS / f"{film}.dcm" for film in films]
     # One after the other: the parsing holds the interpreter, and eight threads took twice as long.
     return pd.DataFrame(map(_header, paths), index=films, columns=TAGS, dtype="string")
@@ -159,11 +172,86 @@ def _years(ages: pd.Series) -> pd.Series:
     return years.where(years <= 120)
 
 
-def _split(patient: str, options: RsnaOptions) -> str:
+def _drawn(options: RsnaOptions, patients: pd.Series) -> list[str]:
     # A hash and not a shuffle: half of the films split as they do in the whole.
-    digest = blake2b(f"{options.split_seed}:{patient}".encode(), digest_size=8).digest()
-    share = int.from_bytes(digest, "big") / 2**64
-    return "test" if share < options.test_fraction else "train"
+    texts = (f"{options.split_seed}:{patient}".encode() for patient in patients)
+    shares = (
+        int.from_bytes(blake2b(text, digest_size=8).digest(), "big") / 2**64 for text in texts
+    )
+    return ["test" if share < options.test_fraction else "train" for share in shares]
+
+
+def _listed(options: RsnaOptions, films: pd.Series) -> list[str | None]:
+    splits: dict[str, str] = {}
+    for split, file in options.split_files.items():
+        path = options.root / file
+        lines = enumerate(io.StringIO(_text(path), newline=None), start=1)
+        fields = {number: line.replace(",", " ").split() for number, line in lines}
+        names = {number: line[0].rpartition("/")[2] for number, line in fields.items() if line}
+        if not names:
+            raise DataError(f"rsna: {path} lists no film")
+        listed = pd.Series(names, dtype="object").str.replace(r"\.(?:png|dcm)$", "", regex=True)
+        _refuse(path, ~listed.isin(films), listed, f"is no film of {CLASSES}")
+        _refuse(path, listed.duplicated(), listed, "stands above already")
+        _refuse(path, listed.isin(splits), listed, "is in two of the lists")
+        splits.update(dict.fromkeys(listed, split))
+    return [splits.get(film) for film in films]
+
+
+def _text(path: Path) -> str:
+    """Return the text of a file, unpacked where it is gzipped."""
+    try:
+        raw = path.read_bytes()
+        raw = gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise DataError(f"rsna: {path}, line {line}: is not UTF-8 text") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"rsna: cannot read {path}: {error}") from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise DataError(f"rsna: {path}, line {line}: has a NUL byte; is the file whole?")
+    return text
+
+
+def _csv(path: Path, names: tuple[str, ...], perhaps: tuple[str, ...] = ()) -> pd.DataFrame:
+    """Return columns of a CSV by name, all text; the index is the number of the line."""
+    rows: dict[int, list[str]] = {}
+    for number, line in enumerate(io.StringIO(_text(path), newline=None), start=1):
+        try:
+            # Each line by itself: a quote that is left open swallows no other.
+            row = next(csv.reader([line], strict=True), None)
+        except csv.Error as error:
+            raise DataError(f"rsna: {path}, line {number}: {error}") from error
+        if row:
+            rows[number] = row
+    header = rows.pop(next(iter(rows), 0), [])
+    names += tuple(name for name in perhaps if name in header)
+    for name in names:
+        if header.count(name) != 1:
+            count = "two columns" if name in header else "no column"
+            raise DataError(f"rsna: {path} has {count} {name!r}")
+    if not rows:
+        raise DataError(f"rsna: {path} has no rows")
+    # A row may end in commas more, but nothing else may differ.
+    width = max(number for number, name in enumerate(header, start=1) if name)
+    for number, row in rows.items():
+        if len(row) < width or any(row[width:]):
+            raise DataError(
+                f"rsna: {path}, line {number}: {len(row)} fields, the header has {width}"
+            )
+    columns = {name: [row[header.index(name)] for row in rows.values()] for name in names}
+    return pd.DataFrame(columns, index=pd.Index(rows), dtype="object")
+
+
+def _refuse(path: Path, wrong: pd.Series, values: pd.Series, why: str) -> None:
+    """Raise for the first line of a file that is wrong."""
+    if wrong.any():
+        row = int(wrong.to_numpy(dtype=bool).argmax())
+        place = values.index.name or "line"
+        shown = repr(str(values.iloc[row])[:60])
+        raise DataError(f"rsna: {path}, {place} {values.index[row]}: {shown} {why}")
 
 
 def fixture(folder: Path) -> RsnaOptions:
@@ -227,6 +315,7 @@ SPEC = DatasetSpec(
             "Artificial Intelligence 2019;1(1):e180041."
         ),
         rows={"all": 26684},
+        positives={"all": dict(zip(LABELS, (8851, 11821, 6012), strict=True))},
     ),
 )
 

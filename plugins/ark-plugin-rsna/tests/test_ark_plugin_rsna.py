@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -20,6 +21,8 @@ from ark_framework.annotations import AnnotationTable, validate
 from ark_framework.testing import conformance
 
 test_conformance = conformance("ark-rsna")
+NOTES = Path(os.environ.get("ARK_REAL_DATA", "")) / "annotations"
+SPLITS = ("train", "val", "test")
 REAL = os.environ.get("ARK_REAL_DATA")
 real = pytest.mark.skipif(REAL is None, reason="ARK_REAL_DATA is not set")
 
@@ -125,23 +128,95 @@ def test_split_is_by_patient_and_stable(miniature: RsnaOptions) -> None:
     assert not len(table(changed(miniature, test_fraction=0)).rows("test"))
 
 
+def test_films_as_png(miniature: RsnaOptions) -> None:
+    """Films converted to PNG are named by their id; sex, age and view are had from the CSV only."""
+    frame = table(changed(miniature, films="png")).frame
+    assert frame["image"].iloc[1] == f"{plugin.FILMS}/{film(1)}.png"
+    assert frame[["sex", "age", "view"]].isna().all(axis=None)
+    want = table(miniature).frame
+    same = [name for name in frame.columns if name not in ("image", "sex", "age", "view")]
+    pd.testing.assert_frame_equal(frame[same], want[same])
+
+
+def film(number: int) -> str:
+    return f"{number:08x}-0000-4000-8000-{number:012x}"
+
+
+def test_split_files(miniature: RsnaOptions) -> None:
+    """Lists replace the drawn split: with class, folder, no ending, or gzipped."""
+    (miniature.root / "my lists").mkdir()
+    (miniature.root / "my lists" / "train.txt").write_text(
+        f"{film(0)}.png 0\nfilms/{film(1)}.dcm\n\n{film(2)}\n"
+    )
+    (miniature.root / "test.txt.gz").write_bytes(gzip.compress(f"{film(71)}.png,2\r\n".encode()))
+    files = {"train": "my lists/train.txt", "test": miniature.root / "test.txt.gz"}
+    frame = table(changed(miniature, split_files=files)).frame
+    assert frame["split"].iloc[:4].tolist() == ["train", "train", "train", None]
+    assert frame["split"].iloc[-1] == "test"
+    assert frame["split"].notna().sum() == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "lists no film"),
+        (f"{film(0)}.png\n{film(99)}.png 0", f"line 2: '{film(99)}' is no film of stage_2_det"),
+        (f"{film(0)}.png 0\n{film(0)}", f"line 2: '{film(0)}' stands above already"),
+        (f"{film(0)}.png 0\n\n{film(9)}", f"line 3: '{film(9)}' is in two of the lists"),
+    ],
+)
+def test_wrong_split_file(miniature: RsnaOptions, text: str, said: str) -> None:
+    """A film that is unknown, or listed twice, is one line that names the list and the line."""
+    (miniature.root / "first.txt").write_text(f"{film(9)}.png\n")
+    (miniature.root / "second.txt").write_text(text)
+    with pytest.raises(DataError) as error:
+        table(changed(miniature, split_files={"train": "first.txt", "test": "second.txt"}))
+    assert said in str(error.value)
+    assert "second.txt" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+NIH = "nih.csv"
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new", "said"),
     [
-        (plugin.CLASSES, ",Normal", ",Fine", "line 2: unknown class 'Fine'"),
-        (plugin.CLASSES, "Lung Opacity\n00000003", "Normal\n00000003", "another class above"),
+        (plugin.CLASSES, ",Normal", ",Fine", "line 2: 'Fine' is no class; the classes are Normal"),
+        (plugin.CLASSES, "Lung Opacity\n00000003", "Normal\n00000003", "has another class above"),
         (plugin.CLASSES, "patientId", "patient", "no column 'patientId'"),
-        ("nih.csv", "nih_image", "nih", "no column 'nih_image'"),
+        (plugin.CLASSES, "class", "patientId", "two columns 'patientId'"),
+        (
+            plugin.CLASSES,
+            "00000001-",
+            "../0001-",
+            "line 3: '../0001-0000-4000-8000-000000000001' is",
+        ),
+        (plugin.CLASSES, ",Normal", "", "line 2: 1 fields, the header has 2"),
+        (plugin.CLASSES, ",Normal", ",Normal,1", "line 2: 3 fields, the header has 2"),
+        (plugin.CLASSES, ",Normal", ',"Normal', "line 2: unexpected end of data"),
+        (NIH, "nih_image", "nih", "no column 'nih_image'"),
+        (NIH, "00000001_001.png", "1_001.png", "line 3: '1_001.png' is not an NIH film"),
+        (NIH, ".png,40", ".png,low", "line 2: 'low' is not an error, mse"),
+        (NIH, ".png,40", ".png,1e400", "line 2: '1e400' is not an error, mse"),
+        (NIH, film(1), film(0), f"line 3: '{film(0)}' stands above already"),
+        ("headers.csv", "PatientSex", "Sex", "no column 'PatientSex'"),
+        ("headers.csv", ",F,", ",female,", "line 2: 'female' is not a valid PatientSex"),
+        ("headers.csv", ",30Y,", ",-1,", "line 2: '-1' is not a valid PatientAge"),
+        ("headers.csv", film(1), film(0), f"line 3: '{film(0)}' stands above already"),
     ],
 )
 def test_wrong_file(miniature: RsnaOptions, file: str, old: str, new: str, said: str) -> None:
     """A wrong value in a file is one line that names the file and the place."""
     path = miniature.root / file
+    (miniature.root / "headers.csv").write_text(
+        f"PatientID,PatientAge,PatientSex,ViewPosition\n{film(0)},30Y,F,PA\n{film(1)},30Y,F,PA\n"
+    )
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new, 1))
     with pytest.raises(DataError) as error:
-        table(miniature)
+        table(changed(miniature, headers="headers.csv"))
     assert said in str(error.value)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
@@ -155,11 +230,25 @@ def test_missing_file(miniature: RsnaOptions, key: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_wrong_json(miniature: RsnaOptions) -> None:
-    """A JSON file of another form is one line that names it."""
-    (miniature.root / "other.json").write_text('[{"a": 1}]')
-    with pytest.raises(DataError, match=r"other\.json is no JSON list"):
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[{"a": 1}]', "entry 1: 'None' is not a patientId"),
+        (f'[{{"subset_img_id": "{film(0)}", "img_id": 7}}]', "entry 1: '7' is not an NIH film"),
+        ("[1]", "is no JSON list of objects"),
+        ("[" * 100_000, "is no JSON list of objects"),
+        ("[", "is no JSON list of objects"),
+        ("[]", "is an empty list"),
+    ],
+    ids=["another form", "a number", "no objects", "too deep", "cut off", "empty"],
+)
+def test_wrong_json(miniature: RsnaOptions, text: str, said: str) -> None:
+    """A JSON file of another form is one line that names it and the entry."""
+    (miniature.root / "other.json").write_text(text)
+    with pytest.raises(DataError, match=r"other\.json") as error:
         table(changed(miniature, nih_mapping="other.json"))
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @real
@@ -180,31 +269,101 @@ def test_real_films(folder: str, counts: list[int]) -> None:
     assert films.frame[["sex", "age", "view"]].notna().all(axis=None)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> RsnaOptions:
+    """All 26,684 films, without their files.
+
+    The class file is rebuilt: the lines of Kaggle's ``stage_2_train_labels.csv`` (one per box),
+    each with the class that ``rsna_nih_matches.csv.gz`` has for its film.
+    """
+    root = tmp_path_factory.mktemp("rsna")
+    matches = pd.read_csv(NOTES / "rsna_nih_matches.csv.gz").set_index("rsna_patientId")
+    classes = boxes()[["patientId"]].assign(
+        **{"class": lambda frame: matches["rsna_class"].loc[frame["patientId"]].to_numpy()}
+    )
+    classes.to_csv(root / plugin.CLASSES, index=False)
+    return RsnaOptions(
+        root=root,
+        nih_mapping=NOTES / "rsna_nih_matches.csv.gz",
+        headers=NOTES / "kaggle_stage_2_train_images_dicom_headers.csv.gz",
+    )
+
+
+def boxes() -> pd.DataFrame:
+    archive = zipfile.ZipFile(NOTES / "kaggle_stage_2_train_labels.csv.zip")
+    return pd.read_csv(io.BytesIO(archive.read("stage_2_train_labels.csv")))
+
+
+def authors(options: RsnaOptions, **values: Any) -> AnnotationTable:
+    lists = NOTES / "ark_splits"
+    files = {split: lists / f"RSNAPneumonia_{split}.txt.gz" for split in SPLITS}
+    return table(changed(options, split_files=files, **values))
+
+
 @real
-def test_real_full_size(tmp_path: Path) -> None:
+def test_real_full_size(whole: RsnaOptions) -> None:
     """All 26,684 films: official class counts, opacity = target, doubtful matches left out."""
-    notes = Path(str(REAL)) / "annotations"
-    archive = zipfile.ZipFile(notes / "kaggle_stage_2_train_labels.csv.zip")
-    targets = pd.read_csv(io.BytesIO(archive.read("stage_2_train_labels.csv")))
-    matches = pd.read_csv(notes / "rsna_nih_matches.csv.gz").set_index("rsna_patientId")
-    # As in the official class file: one line for each line of the label file.
-    classes = targets[["patientId"]].assign(
-        **{"class": matches["rsna_class"].loc[targets["patientId"]].to_numpy()}
-    )
-    classes.to_csv(tmp_path / plugin.CLASSES, index=False)
-    full = table(
-        RsnaOptions(
-            root=tmp_path,
-            nih_mapping=notes / "rsna_nih_matches.csv.gz",
-            headers=notes / "kaggle_stage_2_train_images_dicom_headers.csv.gz",
-        )
-    )
+    full, targets = table(whole), boxes()
     assert full.targets().sum(axis=0).tolist() == [8851, 11821, 6012]
+    assert dict(zip(LABELS, full.targets().sum(axis=0), strict=True)) == SPEC.card.positives["all"]
     opacity = set(targets.loc[targets["Target"] == 1, "patientId"])
     shown = full.frame.loc[full.frame["Lung Opacity"] == 1, "image"]
     assert {Path(image).stem for image in shown} == opacity
     assert full.frame["source_id"].isna().sum() == 98
     assert full.frame["age"].isna().sum() == 5
+    assert full.frame["view"].value_counts().to_dict() == {"PA": 14511, "AP": 12173}
+    assert full.frame["sex"].value_counts().to_dict() == {"M": 15166, "F": 11518}
     test = full.rows("test")
     assert not set(full.groups()[test]) & set(full.groups()[full.rows("train")])
     np.testing.assert_allclose(len(test) / 26684, 0.15, atol=0.02)
+
+
+@real
+def test_real_split_files(whole: RsnaOptions) -> None:
+    """The authors' own lists give their splits and classes, which agree with the challenge's."""
+    full = authors(whole)
+    rows = [full.rows(split) for split in SPLITS]
+    assert [len(each) for each in rows] == [21295, 2680, 2709]
+    assert [full.targets()[each].sum(axis=0).tolist() for each in rows] == [
+        [7109, 9426, 4760], [903, 1165, 612], [839, 1230, 640],
+    ]  # fmt: skip
+    for split, each in zip(SPLITS, rows, strict=True):
+        path = NOTES / "ark_splits" / f"RSNAPneumonia_{split}.txt.gz"
+        theirs = pd.read_csv(path, sep=" ", header=None, index_col=0)[1]
+        names = full.frame["image"].iloc[each].map(lambda image: f"{Path(image).stem}.png")
+        assert (full.targets()[each].argmax(axis=1) == theirs.loc[names].to_numpy()).all()
+
+
+@real
+@pytest.mark.parametrize(
+    ("max_mse", "in_nih_test", "distinct", "in_nih_train", "shared", "of"),
+    [(10, 5699, None, 1722, 1398, 2161), (1000, 5719, 5714, 1728, 1403, 2166)],
+)
+def test_real_nih_twins(
+    whole: RsnaOptions, max_mse: int, in_nih_test: int, distinct: int | None,
+    in_nih_train: int, shared: int, of: int,
+) -> None:  # fmt: skip
+    """The authors' RSNA lists overlap with their NIH lists, and with each other by patient.
+
+    Counted from the two published lists and the matches: below ``mse`` 10, and all of them.
+    """
+    frame = authors(whole, max_mse=max_mse).frame
+    nih = {
+        split: "nih:" + pd.read_csv(
+            NOTES / "ark_splits" / f"Xray14_{split}_official.txt.gz", usecols=[0], sep=" ",
+            header=None,
+        )[0]
+        for split in SPLITS
+    }  # fmt: skip
+    train, test = frame[frame["split"] == "train"], frame[frame["split"] == "test"]
+    twins = train["source_id"][train["source_id"].isin(nih["test"])]
+    assert len(twins) == in_nih_test
+    assert distinct in (None, twins.nunique())
+    assert test["source_id"].isin(nih["train"]).sum() == in_nih_train
+    patients = set(test["source_patient"].dropna())
+    assert (len(patients & set(train["source_patient"])), len(patients)) == (shared, of)
+    # 00000061_012.png is of patient 61.
+    of_nih_test = "nih:" + nih["test"].str[4:12].astype(int).astype(str)
+    assert of_nih_test.nunique() == 2797
+    if max_mse > 10:
+        assert of_nih_test[of_nih_test.isin(train["source_patient"])].nunique() == 1159
