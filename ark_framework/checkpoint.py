@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,8 +102,23 @@ def restore(state: State, content: Mapping[str, Any], *, path: Path) -> None:
     state.step = position["step"]
 
 
-def transfer(model: ArkModel, weights: Mapping[str, torch.Tensor], *, path: Path) -> Transfer:
-    """Start a model from another run's weights; heads are matched by task name.
+def transfer(
+    model: ArkModel,
+    weights: Mapping[str, torch.Tensor],
+    *,
+    path: Path,
+    labels: Mapping[str, Sequence[str]],
+    theirs: Mapping[str, Sequence[str]],
+) -> Transfer:
+    """Start a model from another run's weights; heads are matched by task name and labels.
+
+    Args:
+        model: The new student.
+        weights: The other run's teacher.
+        path: Where they come from, for errors.
+        labels: The new run's labels by task; a head whose labels changed, or changed places, is
+            begun anew, since its outputs would go by wrong names.
+        theirs: The other run's.
 
     Raises:
         CheckpointError: the backbone or projector does not fit.
@@ -117,16 +132,20 @@ def transfer(model: ArkModel, weights: Mapping[str, torch.Tensor], *, path: Path
             "model.backbone, model.options and model.projector"
         )
     heads = {name.split(".")[1] for name in own if name.startswith("heads.")}
-    kept = {head for head in heads if all(n in fits for n in own if n.startswith(f"heads.{head}."))}
+    kept = {
+        head
+        for head in heads
+        if list(labels[head]) == list(theirs.get(head, ()))
+        and all(n in fits for n in own if n.startswith(f"heads.{head}."))
+    }
     loaded = {
         name: weights[name]
         for name in fits
         if not name.startswith("heads.") or name.split(".")[1] in kept
     }
     model.load_state_dict(loaded, strict=False)
-    theirs = {name.split(".")[1] for name in weights if name.startswith("heads.")}
     return Transfer(
         kept=tuple(sorted(kept)),
         added=tuple(sorted(heads - kept)),
-        dropped=tuple(sorted(theirs - kept)),
+        dropped=tuple(sorted(set(theirs) - kept)),
     )

@@ -260,10 +260,12 @@ def _task(
     config: RunConfig, registry: Registry, task: TaskConfig, corpus: Corpus, count: int
 ) -> TaskPlan:
     kind = corpus.schema.kind
-    head = registry.head(task.head or corpus.spec.head, kind=kind)
     by_kind = {"multilabel": config.losses.multilabel, "multiclass": config.losses.multiclass}
-    wanted = task.loss or corpus.spec.loss or by_kind[kind]
-    loss = registry.loss(wanted, kind=kind)
+    try:
+        head = registry.head(task.head or corpus.spec.head, kind=kind)
+        loss = registry.loss(task.loss or corpus.spec.loss or by_kind[kind], kind=kind)
+    except ConfigError as error:
+        raise ConfigError(f"task {task.name or task.dataset!r}: {error}") from error
     rows = len(train_rows(corpus, task, config))
     batch = config.batch_size
     steps = task.steps or math.ceil(rows / batch)

@@ -116,7 +116,13 @@ class Session:
         student = build_student(self.prepared).to(self.runtime.device)
         if init_from is not None:
             content = checkpoint.load(init_from)
-            moved = checkpoint.transfer(student, content["teacher"], path=init_from)
+            moved = checkpoint.transfer(
+                student,
+                content["teacher"],
+                path=init_from,
+                labels={task.name: task.labels for task in self.prepared.plan.tasks},
+                theirs={task["name"]: task["labels"] for task in content["meta"]["tasks"]},
+            )
             self.say(
                 f"weights from {init_from}: heads kept {_listed(moved.kept)}, "
                 f"added {_listed(moved.added)}, dropped {_listed(moved.dropped)}"

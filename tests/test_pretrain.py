@@ -148,6 +148,19 @@ def test_a_new_run_from_old_weights(small: Small, tmp_path: Path) -> None:
         )
 
 
+def test_a_head_is_kept_by_its_labels(small: Small, tmp_path: Path) -> None:
+    """A head whose labels changed places is begun anew: its outputs would go by wrong names."""
+    train(small(cycles=1, tasks=[{"dataset": "phantom-south"}]), out=tmp_path / "old")
+    path = tmp_path / "old" / "checkpoints" / "last.pt"
+    content = torch.load(path, weights_only=True)
+    content["meta"]["tasks"][0]["labels"].reverse()
+    torch.save(content, path)
+    said: list[str] = []
+    config = small(cycles=1, tasks=[{"dataset": "phantom-south"}])
+    train(config, out=tmp_path / "new", init_from=tmp_path / "old", say=said.append)
+    assert any("kept none, added phantom-south, dropped phantom-south" in line for line in said)
+
+
 def test_validation_alone_chooses_the_best(small: Small, tmp_path: Path) -> None:
     """``best.pt`` is off by default, and no test film is scored before the end."""
     result = train(

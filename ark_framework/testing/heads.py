@@ -78,11 +78,10 @@ def head_leaves_chance_alone(_: Registry, spec: HeadSpec) -> None:
         random = any(each.std() > 0 for each in first if each.numel() > 1)
         same = all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
         must(not (random and same), "build() seeds torch: two heads drawn in turn are the same")
-        with torch.random.fork_rng(devices=[]):
-            with untouched_chance("build()"):
-                state = torch.random.get_rng_state()
-                spec.build(WIDTH, schema)
-                torch.random.set_rng_state(state)  # its weights are torch's to draw
+        with torch.random.fork_rng(devices=[]), untouched_chance("build()"):
+            state = torch.random.get_rng_state()
+            spec.build(WIDTH, schema)
+            torch.random.set_rng_state(state)  # its weights are torch's to draw
 
 
 def built(spec: HeadSpec) -> Iterator[tuple[nn.Module, LabelSchema]]:
