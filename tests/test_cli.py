@@ -57,7 +57,7 @@ def test_light(command: list[str]) -> None:
 
 
 def test_fast() -> None:
-    """``ark plugins list`` takes under 0.3 s: the best of five, so that a busy machine may pass."""
+    """``ark plugins list`` takes under half a second: the best of five, so that a busy machine may pass."""
     taken = []
     for _ in range(5):
         start = time.perf_counter()
@@ -67,7 +67,7 @@ def test_fast() -> None:
             stdout=subprocess.DEVNULL,
         )
         taken.append(time.perf_counter() - start)
-    assert min(taken) < 0.3
+    assert min(taken) < 0.5
 
 
 def test_every_command_is_there() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import os
 from collections.abc import Iterator
@@ -232,19 +233,23 @@ def _listing(folder: Path) -> set[tuple[str, int, int]]:
 
 
 def _tables(mini: Miniature) -> list[Path]:
-    return sorted(path for path in mini.folder.rglob("*") if path.suffix.lower() == ".csv")
+    endings = (".csv", ".csv.gz")
+    return sorted(path for path in mini.folder.rglob("*") if path.name.endswith(endings))
 
 
 def _turn(path: Path) -> bool:
     """Write a CSV file with its columns turned round; whether it was one with a header."""
-    rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
+    zipped = path.suffix == ".gz"
+    raw = gzip.decompress(path.read_bytes()) if zipped else path.read_bytes()
+    rows = list(csv.reader(raw.decode("utf-8").splitlines()))
     header = rows[0] if rows else []
     named = all(cell.strip() and not cell.strip("-. ").isdigit() for cell in header)
     if len(header) < 2 or not named or any(len(row) != len(header) for row in rows):
         return False
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(row[::-1] for row in rows)
-    path.write_text(text.getvalue(), encoding="utf-8")
+    turned = text.getvalue().encode("utf-8")
+    path.write_bytes(gzip.compress(turned) if zipped else turned)
     return True
 
 

@@ -195,6 +195,10 @@ def _csv(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
         if header.count(name) != 1:
             count = "two columns" if name in header else "no column"
             raise DataError(f"chexpert: {path} has {count} {name!r}")
+    if data.split(b"\n", 2)[1].count(b",") >= len(header):
+        raise _fault(
+            path, data
+        )  # pandas would make an index of the fields more, which may take long
     kinds: dict[str, Any] = dict.fromkeys(header, object)
     kinds |= dict.fromkeys({"Sex", "Frontal/Lateral", "AP/PA"} & set(header), "category")
     kinds |= dict.fromkeys({*LABELS, "Age"} & set(header), "float32")

@@ -255,6 +255,9 @@ def _lines(path: Path, errors: str = "strict") -> list[tuple[int, str]]:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             text = file.read().decode("utf-8-sig", errors)
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise DataError(f"jsrt: cannot read {path}, line {line}: not UTF-8 text") from error
     except (OSError, ValueError, EOFError, zlib.error) as error:
         raise DataError(f"jsrt: cannot read {path}: {_short(error)}") from error
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")

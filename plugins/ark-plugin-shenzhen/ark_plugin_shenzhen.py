@@ -162,6 +162,9 @@ def _lines(path: Path) -> list[tuple[int, str]]:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             text = file.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise DataError(f"shenzhen: cannot read {path}, line {line}: not UTF-8 text") from error
     except (OSError, ValueError, EOFError, zlib.error) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"shenzhen: cannot read {path}: {reason}") from error
