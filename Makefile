@@ -13,10 +13,10 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile -p no:cacheprovider tests plugins examples
 
 lint: .venv/ready
-	$(BIN)/ruff check --no-cache ark_framework plugins examples tests benchmarks
-	$(BIN)/ruff format --no-cache --check ark_framework plugins examples tests benchmarks
+	$(BIN)/ruff check --no-cache ark_framework plugins examples tests benchmarks docs/generate.py
+	$(BIN)/ruff format --no-cache --check ark_framework plugins examples tests benchmarks docs/generate.py
 	$(BIN)/mypy --cache-dir=/dev/null -p ark_framework
-	$(BIN)/mypy --cache-dir=/dev/null $(foreach plugin,$(PLUGINS),$(wildcard $(plugin)/*.py)) benchmarks
+	$(BIN)/mypy --cache-dir=/dev/null $(foreach plugin,$(PLUGINS),$(wildcard $(plugin)/*.py)) benchmarks docs/generate.py
 
 .venv/ready: pyproject.toml $(PACKAGES)
 	test -d .venv || $(PYTHON) -m venv .venv

@@ -27,7 +27,7 @@ class Section(BaseModel):
 class TaskConfig(Section):
     """One task: a dataset and what to do differently for it."""
 
-    dataset: str
+    dataset: str = Field(description="name of a dataset of the named plugins")
     name: str | None = Field(default=None, description="task name; the dataset's when absent")
     head: str | None = Field(default=None, description="head; the dataset's when absent")
     loss: str | None = Field(default=None, description="loss; by the schema's kind when absent")
@@ -42,8 +42,8 @@ class TaskConfig(Section):
 class LossesConfig(Section):
     """The loss of each kind, where neither task nor dataset names one."""
 
-    multilabel: str = "bce"
-    multiclass: str = "cross_entropy"
+    multilabel: str = Field(default="bce", description="where labels may be true together")
+    multiclass: str = Field(default="cross_entropy", description="where exactly one class is true")
 
 
 class StoreConfig(Section):
@@ -51,7 +51,9 @@ class StoreConfig(Section):
 
     folder: str | None = Field(default=None, description="$ARK_STORE or the cache when absent")
     size: int = Field(default=256, ge=16, le=4096, description="stored side in pixels")
-    fit: Literal["squash", "pad", "crop"] = "squash"
+    fit: Literal["squash", "pad", "crop"] = Field(
+        default="squash", description="how a film becomes square: squash loses its aspect"
+    )
     workers: int | None = Field(default=None, gt=0, description="packing processes; all cores")
     max_bad: int = Field(default=0, ge=0, description="unreadable films to tolerate per dataset")
 
@@ -63,50 +65,60 @@ class ViewsConfig(Section):
     scale: tuple[float, float] = Field(default=(0.08, 1.0), description="crop area, share of film")
     ratio: tuple[float, float] = Field(default=(0.75, 4 / 3), description="crop aspect")
     affine_p: float = Field(default=0.5, ge=0, le=1, description="chance of shift, zoom, rotation")
-    shift: float = Field(default=0.0625, ge=0, lt=0.5)
-    zoom: float = Field(default=0.1, ge=0, lt=1)
+    shift: float = Field(default=0.0625, ge=0, lt=0.5, description="share of the side, either way")
+    zoom: float = Field(default=0.1, ge=0, lt=1, description="share of the size, either way")
     rotate: float = Field(default=10.0, ge=0, le=180, description="degrees, either way")
-    photometry_p: float = Field(default=0.3, ge=0, le=1)
-    brightness: float = Field(default=0.2, ge=0, lt=1)
-    contrast: float = Field(default=0.2, ge=0, lt=1)
-    gamma: tuple[float, float] = (0.8, 1.2)
+    photometry_p: float = Field(default=0.3, ge=0, le=1, description="chance of a change in tone")
+    brightness: float = Field(default=0.2, ge=0, lt=1, description="largest offset, white being 1")
+    contrast: float = Field(default=0.2, ge=0, lt=1, description="largest change of the gain of 1")
+    gamma: tuple[float, float] = Field(default=(0.8, 1.2), description="bounds of the exponent")
     teacher: Literal["shared", "whole"] = Field(
         default="shared", description="the student's crop, or the whole film (Ark+)"
     )
-    teacher_sampling: Literal["bilinear", "nearest"] = "bilinear"
+    teacher_sampling: Literal["bilinear", "nearest"] = Field(
+        default="bilinear", description="how the teacher's view is sampled from the stored film"
+    )
 
 
 class ModelConfig(Section):
     """Backbone, projector and where the weights start."""
 
-    backbone: str = "timm"
+    backbone: str = Field(default="timm", description="name of the encoder")
     options: dict[str, Any] = Field(default_factory=dict, description="the backbone's own options")
-    projector: Literal["linear", "mlp", "none"] = "mlp"
+    projector: Literal["linear", "mlp", "none"] = Field(
+        default="mlp", description="between the pooled features and the heads"
+    )
     features: int = Field(default=1376, gt=0, description="width of the projection")
     init: str = Field(default="random", description="random, pretrained (timm), or a file")
-    normalize: Literal["imagenet", "none"] = "imagenet"
+    normalize: Literal["imagenet", "none"] = Field(
+        default="imagenet", description="whose mean and deviation are taken out of the views"
+    )
 
 
 class OptimConfig(Section):
     """The optimizer; ``lr`` is the peak of its schedule."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
-    lr: float = Field(default=0.3, gt=0)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    nesterov: bool = True
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = Field(default=0.0, ge=0)
+    name: Literal["sgd", "adamw"] = Field(default="sgd", description="which optimizer")
+    lr: float = Field(default=0.3, gt=0, description="peak of the learning rate")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd")
+    nesterov: bool = Field(default=True, description="Nesterov's momentum, of sgd")
+    betas: tuple[float, float] = Field(default=(0.9, 0.999), description="of adamw")
+    weight_decay: float = Field(default=0.0, ge=0, description="of either optimizer")
     clip: float | None = Field(default=None, gt=0, description="largest gradient norm")
 
 
 class LrConfig(Section):
     """The learning rate's course."""
 
-    schedule: Literal["cosine", "constant"] = "cosine"
-    unit: Literal["step", "cycle"] = "step"
+    schedule: Literal["cosine", "constant"] = Field(
+        default="cosine", description="what follows the warm-up"
+    )
+    unit: Literal["step", "cycle"] = Field(
+        default="step", description="how often the rate changes, and what warm-up is counted in"
+    )
     warmup: float = Field(default=0.1, ge=0, le=1, description="share of the run")
-    start: float = Field(default=1e-6, ge=0)
-    end: float = Field(default=1e-5, ge=0)
+    start: float = Field(default=1e-6, ge=0, description="rate at the first step of the warm-up")
+    end: float = Field(default=1e-5, ge=0, description="rate at the end of the cosine")
     prefix: bool = Field(default=True, description="begin the cosine where the warm-up ends")
     first_cycle: float | None = Field(default=None, ge=0, description="rate of cycle 0 alone")
 
@@ -118,7 +130,9 @@ class TeacherConfig(Section):
     start: Literal["copy", "independent"] = Field(
         default="copy", description="of the student, or a draw of its own (as released)"
     )
-    consistency: str = "mse"
+    consistency: str = Field(
+        default="mse", description="loss between the student's and the teacher's projections"
+    )
     consistency_peak: float = Field(default=0.5, ge=0, lt=1, description="weight at the end")
 
 
@@ -127,7 +141,7 @@ class EvalConfig(Section):
 
     every: int = Field(default=1, ge=0, description="cycles between scorings; 0 = only the test")
     forgetting_every: int = Field(default=0, ge=0, description="score after every task of each kth")
-    batch_size: int = Field(default=256, gt=0)
+    batch_size: int = Field(default=256, gt=0, description="films scored at once")
     test: bool = Field(default=True, description="score the test splits once, at the end")
 
 
@@ -135,7 +149,7 @@ class LogConfig(Section):
     """Logging."""
 
     every: int = Field(default=20, gt=0, description="steps between flushes")
-    tensorboard: bool = True
+    tensorboard: bool = Field(default=True, description="write tb/ into the run's folder")
 
 
 class CheckpointConfig(Section):
@@ -150,22 +164,24 @@ class RuntimeConfig(Section):
     """Where it runs."""
 
     device: str | None = Field(default=None, description="the GPU if there is one, else the CPU")
-    precision: Literal["fp32", "bf16"] = "fp32"
-    threads: int | None = Field(default=None, gt=0)
+    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="of the forward pass")
+    threads: int | None = Field(default=None, gt=0, description="of torch on the CPU; its choice")
 
 
 class ValidationConfig(Section):
     """The split made where a dataset has no validation films of its own."""
 
     fraction: float = Field(default=0.1, ge=0, lt=1, description="of training patients")
-    seed: int = 0
+    seed: int = Field(default=0, description="of this draw alone; the run's does not move it")
 
 
 class RunConfig(Section):
     """A whole run."""
 
-    plugins: tuple[str, ...] = ()
-    tasks: tuple[TaskConfig, ...] | None = None
+    plugins: tuple[str, ...] = Field(default=(), description="who may speak, in training order")
+    tasks: tuple[TaskConfig, ...] | None = Field(
+        default=None, description="what to train on; every classification dataset when absent"
+    )
     data: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="options per dataset, such as root"
     )
@@ -173,12 +189,16 @@ class RunConfig(Section):
     leaks: Literal["refuse", "drop", "drop-patients", "allow"] = Field(
         default="refuse", description="training films that are held out somewhere"
     )
-    strategy: Literal["cyclic", "concurrent", "sequential"] = "cyclic"
-    order: Literal["fixed", "shuffled"] = "fixed"
-    cycles: int = Field(default=10, gt=0)
+    strategy: Literal["cyclic", "concurrent", "sequential"] = Field(
+        default="cyclic", description="tasks in turn every cycle, all in each step, or one by one"
+    )
+    order: Literal["fixed", "shuffled"] = Field(
+        default="fixed", description="of the tasks, in every cycle"
+    )
+    cycles: int = Field(default=10, gt=0, description="visits to every task")
     batch_size: int = Field(default=64, gt=0, description="global batch")
     limit: int | None = Field(default=None, gt=0, description="films per split, for a quick try")
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, description="of weights, order and augmentation")
     store: StoreConfig = StoreConfig()
     validation: ValidationConfig = ValidationConfig()
     views: ViewsConfig = ViewsConfig()

@@ -220,6 +220,11 @@ class LossSpec:
     to the graph even when every entry is NaN.  The core divides the sum by the annotated entries
     of the global batch.  Kind ``consistency``: ``build(None)`` gives ``(student projection,
     teacher projection) -> (B,)``.
+
+    Args:
+        name: Unique name.
+        kinds: The schema kinds it serves, or ``consistency``.
+        build: Called with the schema, or ``None`` for ``consistency``; torch is imported inside.
     """
 
     name: str
@@ -238,6 +243,11 @@ class BackboneSpec:
     ``(B, C_i, H_i, W_i)``, the last being the final one; ``pool(map)`` gives ``(B, D)``.  ``D`` is
     found by the core with a dry forward.  ``in_chans`` (1 or 3) says what it takes: grey films are
     expanded by the core.
+
+    Args:
+        name: Unique name.
+        options: The plugin's own pydantic type, filled from ``model.options``.
+        build: Called with the options; torch is imported inside.
     """
 
     name: str
