@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +15,12 @@ from PIL import Image
 
 from ark_framework import cli, config, exposure, roots
 from ark_framework import registry as plugins
+from ark_framework.audit import audit
 from ark_framework.errors import CheckpointError, DataError
 from ark_framework.exposure import NO, UNKNOWN, YES, Exposure, trained_on
 from ark_framework.launch import train
 from ark_framework.leaks import LeakRecord
+from ark_framework.linked import audited
 from ark_framework.preparation import Prepared, exposure_of, prepare
 
 Values = Callable[..., dict[str, Any]]
@@ -338,3 +341,23 @@ def test_films_that_repeat_are_one(places: dict[str, Path]) -> None:
     one = np.asarray(Image.open(places["first"] / "films" / "000.png"))
     two = np.asarray(Image.open(places["chestxray14"] / "images" / "00000030_000.png"))
     np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.skipif("ARK_REAL_DATA" not in os.environ, reason="ARK_REAL_DATA is not set")
+def test_real_films(values: Values, shared_stores: Path) -> None:
+    """NIH and RSNA films are refused with their counts; dropped, nothing held out is trained on."""
+    data = Path(os.environ["ARK_REAL_DATA"])
+    given = {"chestxray14": data / "nih_64px", "rsna": data / "rsna_64px"}
+    wanted = values("ark-chestxray14", "ark-rsna", store={"folder": str(shared_stores)})
+    with pytest.raises(DataError) as error:
+        prepare(config.parse(wanted), roots=given)
+    assert "144 training films of rsna are in the test split of chestxray14" in str(error.value)
+    assert "61 training films of chestxray14 are in the test split of rsna" in str(error.value)
+    for policy, films, patients in (("drop", 0, None), ("drop-patients", 0, 0)):
+        found = prepare(config.parse({**wanted, "leaks": policy}), roots=given)
+        again = audit([audited(corpus) for corpus in found.corpora.values()])
+        leaks = again.leaks(found.rows)
+        assert leaks.film_count == films
+        assert patients is None or leaks.patient_count == patients
+        assert [len(c.rows("test")) for c in found.corpora.values()] == [428, 87]
+        assert all(len(rows) for rows in found.rows.values())
