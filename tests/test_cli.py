@@ -57,7 +57,7 @@ def test_light(command: list[str]) -> None:
 
 
 def test_fast() -> None:
-    """``ark plugins list`` takes under half a second: the best of five, so that a busy machine may pass."""
+    """``ark plugins list`` takes under half a second, the best of five: a busy machine may pass."""
     taken = []
     for _ in range(5):
         start = time.perf_counter()
