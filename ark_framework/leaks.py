@@ -13,6 +13,9 @@ from ark_framework.corpus import Corpus
 from ark_framework.errors import DataError
 from ark_framework.linked import audited
 
+# From here on the comparison takes long enough to say so.
+MANY = 20_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class LeakRecord:
@@ -70,7 +73,11 @@ def settle(
     Raises:
         DataError: ``policy`` is ``refuse`` and a training film is held out somewhere.
     """
-    found = audit([*map(audited, corpora.values()), *others])
+    datasets = [*map(audited, corpora.values()), *others]
+    films = sum(len(each.table) for each in datasets)
+    if films > MANY:
+        say(f"leaks: comparing {films} films by pixels; it takes minutes once, and is kept")
+    found = audit(datasets)
     leaks = found.leaks({name: corpus.rows("train") for name, corpus in corpora.items()})
     if policy == "refuse" and leaks.film_count:
         raise DataError(_refusal(leaks))

@@ -34,9 +34,12 @@ def linked(
 ) -> tuple[Audited, ...]:
     """Open every dataset that has a root here and is not in ``taken``.
 
-    One that cannot be packed is known by what its table declares; one that cannot be read is said
+    None where all that is taken is drawn by a program, as in the demo: no film of it can be held
+    out elsewhere, and packing real films for it would be a surprise.  One that cannot be packed is known by what its table declares; one that cannot be read is said
     to be left out, and the run goes on.
     """
+    if not any(registry.dataset(name).needs_root for name in taken):
+        return ()
     # A split that the core would make for a run of its own is nobody's test.
     config = config.model_copy(update={"validation": ValidationConfig(fraction=0.0)})
     found = []

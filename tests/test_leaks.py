@@ -89,6 +89,17 @@ def test_a_linked_dataset_counts(values: Values, places: dict[str, Path]) -> Non
         roots.links_file().unlink()
 
 
+def test_drawn_films_need_no_audit_of_links(values: Values, places: dict[str, Path]) -> None:
+    """A run of drawn films alone, as the demo, packs nothing that happens to be linked."""
+    roots.link("chestxray14", places["chestxray14"])
+    try:
+        drawn = values("ark-phantom", leaks="drop", tasks=[{"dataset": "phantom-east"}])
+        drawn["data"] = {"phantom-east": {"films": 60, "size": 32}}
+        assert prepared(drawn, {})[0].leaks.compared == ("phantom-east",)
+    finally:
+        roots.links_file().unlink()
+
+
 def test_the_environment_counts(
     values: Values, places: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
