@@ -35,8 +35,9 @@ def linked(
     """Open every dataset that has a root here and is not in ``taken``.
 
     None where all that is taken is drawn by a program, as in the demo: no film of it can be held
-    out elsewhere, and packing real films for it would be a surprise.  One that cannot be packed is known by what its table declares; one that cannot be read is said
-    to be left out, and the run goes on.
+    out elsewhere, and packing real films for it would be a surprise.  One that cannot be packed is
+    known by what its table declares; one that cannot be read is said to be left out, and the run
+    goes on.
     """
     if not any(registry.dataset(name).needs_root for name in taken):
         return ()
