@@ -1,7 +1,7 @@
 """Ark: pretrain one chest X-ray encoder from many datasets whose labels disagree in kind.
 
-This is the plugin author's surface.  It imports neither torch nor pandas; ``train`` does so when
-it is first used.  Research use only: not a medical device.
+This is the plugin author's surface.  It imports neither torch nor pandas; ``train`` and ``load``
+do so when they are first used.  Research use only: not a medical device.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from ark_framework.specs import (
 
 if TYPE_CHECKING:
     from ark_framework.launch import train
+    from ark_framework.pretrained import load
 
 __version__ = "0.1.0"
 
@@ -46,6 +47,7 @@ __all__ = [
     "__version__",
     "did_you_mean",
     "hookimpl",
+    "load",
     "train",
 ]
 
@@ -55,4 +57,8 @@ def __getattr__(name: str) -> Any:
         from ark_framework.launch import train
 
         return train
+    if name == "load":
+        from ark_framework.pretrained import load
+
+        return load
     raise AttributeError(f"module 'ark_framework' has no attribute {name!r}")

@@ -21,6 +21,8 @@ REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 COMMANDS = {
     "train": ("ark_framework.cli.train:train", "Pretrain one encoder on many datasets."),
     "plan": ("ark_framework.cli.plan:plan", "Print what a training run would do."),
+    "import": ("ark_framework.cli.importing:import_", "Turn published weights into a model."),
+    "export": ("ark_framework.cli.export:export", "Write a run's model for others."),
     "demo": ("ark_framework.cli.demo:demo", "Train on drawn films; needs no data."),
     "data": ("ark_framework.cli.data:data", "List, link, verify, pack, audit, see datasets."),
     "plugins": ("ark_framework.cli.plugins:plugins", "List, show, check and begin plugins."),
