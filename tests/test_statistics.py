@@ -98,7 +98,7 @@ def test_bootstrap_values_and_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(values, metrics.auroc(scores, targets), atol=1e-12, rtol=0)
     assert found.macro.value == pytest.approx(np.mean(values), abs=1e-12)
     assert all(each.low < each.value < each.high for each in (*found.labels, found.macro))
-    monkeypatch.setattr("ark_framework.statistics.resampling.ELEMENTS", 1)
+    monkeypatch.setattr("ark_framework.statistics.draws.ELEMENTS", 1)
     assert bootstrap(scores, targets, groups=groups, replicates=100) == found
     assert bootstrap(scores, targets, groups=groups, replicates=100, seed=1) != found
 
@@ -144,7 +144,7 @@ def test_not_estimable() -> None:
     few = bootstrap(
         np.random.default_rng(0).random((40, 1)), targets[:, None], groups=np.arange(40) // 4
     ).labels[0]
-    assert few.reason.startswith("not estimable: 5 positives")
+    assert few.reason.startswith("not estimable: 5 patients with positives")
     assert few.positives == 20
     nothing = delong(np.arange(20.0), np.ones(20))
     assert math.isnan(nothing.value)

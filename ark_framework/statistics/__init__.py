@@ -7,22 +7,27 @@ back with NaN bounds and a reason; nothing is guessed.
 from __future__ import annotations
 
 from ark_framework.statistics.delong import delong, delong_paired
+from ark_framework.statistics.pairs import bootstrap_paired, bootstrap_rows_paired
 from ark_framework.statistics.resampling import bootstrap
 from ark_framework.statistics.results import (
     FEW,
     Difference,
+    Differences,
     Interval,
     Intervals,
     LabelScore,
     label_scores,
 )
+from ark_framework.statistics.rows import bootstrap_rows
 from ark_framework.statistics.seeds import (
     BEST,
     SECOND,
     TIED,
     Standing,
+    corrected_t,
     difference_to_best,
     holm,
+    paired_t,
     two_sample_t,
     welch,
 )
@@ -33,30 +38,44 @@ from ark_framework.statistics.thresholds import (
     threshold_at_specificity,
     youden_threshold,
 )
-from ark_framework.statistics.weighted import Metric, weighted_auroc, weighted_average_precision
+from ark_framework.statistics.weighted import (
+    Metric,
+    RowMetric,
+    weighted_accuracy,
+    weighted_auroc,
+    weighted_average_precision,
+)
 
 __all__ = [
     "BEST",
     "Difference",
+    "Differences",
     "FEW",
     "Interval",
     "Intervals",
     "LabelScore",
     "Metric",
     "POLICIES",
+    "RowMetric",
     "SECOND",
     "Standing",
     "TIED",
     "Threshold",
     "bootstrap",
+    "bootstrap_paired",
+    "bootstrap_rows",
+    "bootstrap_rows_paired",
     "choose",
+    "corrected_t",
     "delong",
     "delong_paired",
     "difference_to_best",
     "holm",
     "label_scores",
+    "paired_t",
     "threshold_at_specificity",
     "two_sample_t",
+    "weighted_accuracy",
     "weighted_auroc",
     "weighted_average_precision",
     "welch",

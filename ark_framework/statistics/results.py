@@ -58,6 +58,16 @@ class Difference:
     reason: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Differences:
+    """One difference per label and that of their mean, from the same replicates."""
+
+    labels: tuple[Difference, ...]
+    macro: Difference
+    level: float
+    replicates: int
+
+
 def label_scores(scores: np.ndarray, targets: np.ndarray) -> tuple[LabelScore, ...]:
     """Return AUROC, average precision and counts of each of ``(n, C)``'s labels."""
     areas = metrics.auroc(scores, targets)
@@ -74,9 +84,23 @@ def label_scores(scores: np.ndarray, targets: np.ndarray) -> tuple[LabelScore, .
     )
 
 
-def too_few(positives: int, negatives: int) -> str:
-    """Return why an interval cannot be had from these counts, or an empty string."""
+def too_few(positives: int, negatives: int, *, of: str = "") -> str:
+    """Return why an interval cannot be had from these counts of films, or an empty string.
+
+    ``of`` says whose they are where not films'.
+    """
     for count, name in ((positives, "positives"), (negatives, "negatives")):
         if count < FEW:
-            return f"not estimable: {count} {name}, at least {FEW} are needed"
+            return f"not estimable: {count} {of}{name}, at least {FEW} are needed"
     return ""
+
+
+def too_few_patients(count: int) -> str:
+    """Return why an interval over whole rows cannot be had, or an empty string."""
+    return f"not estimable: {count} patients, at least {FEW} are needed" if count < FEW else ""
+
+
+def extreme(*values: float) -> str:
+    """Return why nothing is claimed at the end of a metric's range, or an empty string."""
+    found = [value for value in values if value in (0.0, 1.0)]
+    return f"not estimable: the value is {found[0]:g}" if found else ""

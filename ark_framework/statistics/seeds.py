@@ -1,4 +1,4 @@
-"""Models compared over seeds: t tests, Holm's correction, the difference to the best."""
+"""Models compared over seeds and folds: t tests, Holm's correction, the difference to the best."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ark_framework.errors import DataError
+from ark_framework.errors import ConfigError, DataError
 from ark_framework.statistics.results import Difference
 
 BEST = "best"
@@ -37,6 +37,36 @@ def two_sample_t(a: np.ndarray, b: np.ndarray, *, level: float = 0.95) -> Differ
 def welch(a: np.ndarray, b: np.ndarray, *, level: float = 0.95) -> Difference:
     """Compare two arms' ``(k,)`` scores over seeds without assuming equal variances."""
     return _t(a, b, level, equal_variances=False)
+
+
+def paired_t(a: np.ndarray, b: np.ndarray, *, level: float = 0.95) -> Difference:
+    """Compare two arms' ``(k,)`` scores of the same seeds, in order: Student's paired t."""
+    if np.shape(a) != np.shape(b) or np.ndim(a) != 1:
+        raise DataError(f"scores {np.shape(a)} and {np.shape(b)} are no pairs; give both as (k,)")
+    differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
+    return _one_t(differences, level, shares=1 / max(len(differences), 1))
+
+
+def corrected_t(differences: np.ndarray, test_share: float, *, level: float = 0.95) -> Difference:
+    """Test ``(k,)`` differences over folds that share training films (Nadeau and Bengio 2003).
+
+    Resamples of the same films are not independent: their mean varies by
+    ``variance * (1 / k + n_test / n_train)``, here with ``n_test / n_train = test_share /
+    (1 - test_share)``.  ``k - 1`` degrees of freedom, as published.
+
+    Args:
+        differences: Of two models on the same folds, all repeats together.
+        test_share: Films that each test holds, of all: 0.2 in five folds.  Validation films count
+            as training, for the choice between models learns from them.
+        level: Of confidence.
+    """
+    if not 0 < test_share < 1:
+        raise ConfigError(f"test share {test_share!r} is not between 0 and 1; give 0.2 for 5 folds")
+    found = np.asarray(differences, dtype=np.float64)
+    if found.ndim != 1:
+        raise DataError(f"differences are {found.shape}; give one for each fold, as (k,)")
+    shares = 1 / max(len(found), 1) + test_share / (1 - test_share)
+    return _one_t(found, level, shares=shares)
 
 
 def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -104,3 +134,21 @@ def _t(a: np.ndarray, b: np.ndarray, level: float, *, equal_variances: bool) -> 
     result = ttest_ind(a, b, equal_var=equal_variances)
     low, high = result.confidence_interval(level)
     return Difference(value=value, low=float(low), high=float(high), p=float(result.pvalue))
+
+
+def _one_t(differences: np.ndarray, level: float, *, shares: float) -> Difference:
+    """Test that the mean is 0, given the variance of the mean in variances of one difference."""
+    from scipy.stats import t
+
+    count = len(differences)
+    value = float(differences.mean()) if count else math.nan
+    if count and not math.isfinite(value):
+        return Difference(value=value, reason="not estimable: a difference is not finite")
+    if count < 2:
+        return Difference(value=value, reason="not estimable: fewer than two pairs")
+    if np.ptp(differences) < 1e-12:
+        return Difference(value=value, reason="not estimable: the differences do not differ")
+    error = math.sqrt(float(differences.var(ddof=1)) * shares)
+    reach = float(t.ppf((1 + level) / 2, count - 1)) * error
+    p = float(2 * t.sf(abs(value) / error, count - 1))
+    return Difference(value=value, low=value - reach, high=value + reach, p=p)

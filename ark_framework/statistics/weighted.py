@@ -13,6 +13,22 @@ Films come in ascending order of score; a weight says how often a replicate hold
 """
 
 
+RowMetric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""``(scores (n, C), targets (n, C), weights (R, n)) -> (R,)``, NaN where undefined.
+
+Every label of these films is annotated.
+"""
+
+
+def weighted_accuracy(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return ``(R,)`` shares of films whose highest score is their class."""
+    right = scores.argmax(axis=1) == targets.argmax(axis=1)
+    # Sums of films are float32 and exact: they are whole numbers below 2**24.
+    caught, total = weights @ right.astype(np.float32), weights.sum(axis=1, dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(caught / total)
+
+
 def weighted_auroc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return ``(R,)`` areas under the ROC curve: the Mann-Whitney statistic, ties half."""
     hits, below, inside, total = _tie_groups(scores, positive, weights)
