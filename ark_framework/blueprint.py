@@ -53,8 +53,8 @@ class Blueprint:
     preprocessing: Preprocessing
     plugins: tuple[str, ...] = ()
 
-    def build(self) -> ArkModel:
-        """Build the model, its weights not yet filled in, in eval mode.
+    def build(self, *, seed: int = 0) -> ArkModel:
+        """Build the model, its weights not yet filled in but drawn by ``seed``, in eval mode.
 
         Raises:
             ArkError: a plugin that provides a part of it is missing or broken.
@@ -76,7 +76,7 @@ class Blueprint:
             features=self.features,
             normalize=self.preprocessing.normalize,
         )
-        with seeded(0):  # and the caller's random numbers stay as they were
+        with seeded(seed):  # and the caller's random numbers stay as they were
             model = ArkModel(
                 spec.build(options), heads, config=config, size=self.preprocessing.size
             )

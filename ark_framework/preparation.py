@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,21 +61,7 @@ def prepare(
     registry = plugins.load(config.plugins)
     check_names(roots or {}, registry.datasets)
     tasks = choose_tasks(config, registry, roots=roots or {})
-    corpora: dict[str, Corpus] = {}
-    for task in tasks:
-        if task.dataset in corpora:
-            continue
-        corpus = open_corpus(
-            registry.dataset(task.dataset), registry, config, roots=roots or {}, progress=progress
-        )
-        corpora[task.dataset] = corpus
-        if corpus.made_validation:
-            say(
-                f"{corpus.name}: no validation split of its own; {corpus.made_validation} films of "
-                f"{config.validation.fraction:.0%} of the training patients were set aside"
-            )
-        if corpus.store.bad:
-            say(f"{corpus.name}: {len(corpus.store.bad)} unreadable films are left out")
+    corpora = _opened(config, registry, tasks, roots=roots or {}, progress=progress, say=say)
     if begun is None:
         others = linked(
             config, registry, tuple(corpora), roots=roots or {}, progress=progress, say=say
@@ -98,6 +84,32 @@ def prepare(
         plan=plan,
         leaks=leaks,
     )
+
+
+def _opened(
+    config: RunConfig,
+    registry: Registry,
+    tasks: Sequence[TaskConfig],
+    *,
+    roots: Mapping[str, Path],
+    progress: Progress | None,
+    say: Callable[[str], None],
+) -> dict[str, Corpus]:
+    """Open each task's dataset once, and say what was made or left out of it."""
+    corpora: dict[str, Corpus] = {}
+    for name in dict.fromkeys(task.dataset for task in tasks):
+        corpus = open_corpus(
+            registry.dataset(name), registry, config, roots=roots, progress=progress
+        )
+        corpora[name] = corpus
+        if corpus.made_validation:
+            say(
+                f"{name}: no validation split of its own; {corpus.made_validation} films of "
+                f"{config.validation.fraction:.0%} of the training patients were set aside"
+            )
+        if corpus.store.bad:
+            say(f"{name}: {len(corpus.store.bad)} unreadable films are left out")
+    return corpora
 
 
 def exposure_of(prepared: Prepared) -> Exposure:

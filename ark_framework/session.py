@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -25,6 +24,7 @@ from ark_framework.events import (
     TaskFinished,
     TaskScore,
 )
+from ark_framework.interruption import stoppable
 from ark_framework.metrics import forgetting
 from ark_framework.model import ArkModel
 from ark_framework.plan import Visit
@@ -93,7 +93,7 @@ class Session:
         )
         self.clock, self.saved = perf_counter(), state.step
         try:
-            with _stoppable(self.stop):
+            with stoppable(self.stop):
                 pretrain(
                     plan,
                     state,
@@ -293,23 +293,3 @@ class Session:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names) if names else "none"
-
-
-@contextmanager
-def _stoppable(stop: threading.Event) -> Iterator[None]:
-    """Turn SIGTERM and the first Ctrl-C into a request to save and stop."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ask(number: int, _: object) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

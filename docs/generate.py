@@ -23,6 +23,7 @@ import ark_framework
 from ark_framework import config, events, hooks, specs, testing
 from ark_framework.annotations import COLUMNS, AnnotationTable
 from ark_framework.cli import ark
+from ark_framework.transfer import settings
 
 REFERENCE = Path(__file__).parent / "reference"
 SURFACE = Path(__file__).parents[1] / "tests" / "assets" / "surface.json"
@@ -79,19 +80,22 @@ def cli_page() -> str:
 
 def config_page() -> str:
     """Every key of a configuration, and the recipes."""
-    lines = [_overview(config), ""]
-    section = None
-    for path, model, name in all_keys():
-        if model is not section:
-            section = model
-            heading = f"`{path.rpartition('.')[0]}`" if "." in path else "Top level"
-            lines += ["", f"## {heading}", "", _described(model.__name__, model), ""]
-        lines.append(f"- **`{path}`** {_key(model, name)}")
+    lines = [_overview(config), "", *_listed(config.RunConfig)]
     lines += ["", "## Recipes", "", "What `--recipe` names; a file or a flag goes over it.", ""]
     for recipe in config.recipes():
         text = (Path(config.__file__).parent / "recipes" / f"{recipe}.yaml").read_text("utf-8")
         lines += [f"### `{recipe}`", "", "```yaml", text.rstrip(), "```", ""]
     return _page("Configuration", lines)
+
+
+def study_page() -> str:
+    """Every key of a study: what ``ark probe``, ``finetune`` and ``compare`` may be told."""
+    lines = [
+        "What the file of `ark compare` holds, and what `--set` changes in `ark probe` and "
+        "`ark finetune`.",
+        "",
+    ]
+    return _page("Studies", [*lines, *_listed(settings.StudyConfig), ""])
 
 
 def conformance_page() -> str:
@@ -109,6 +113,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "specs.md": specs_page,
     "cli.md": cli_page,
     "config.md": config_page,
+    "study.md": study_page,
     "conformance.md": conformance_page,
 }
 
@@ -124,7 +129,8 @@ def surface() -> dict[str, Any]:
         "ark_framework": sorted(ark_framework.__all__),
         "ark_framework.testing": sorted(testing.__all__),
         "commands": {path: _options(context) for path, context in all_commands()},
-        "config": [path for path, _, _ in all_keys()],
+        "config": [path for path, _, _ in all_keys(config.RunConfig)],
+        "study": [path for path, _, _ in all_keys(settings.StudyConfig)],
     }
 
 
@@ -149,9 +155,22 @@ def all_commands() -> Iterator[tuple[str, click.Context]]:
     yield from _commands(ark, "ark", None)
 
 
-def all_keys() -> Iterator[tuple[str, type[config.Section], str]]:
+def all_keys(
+    model: type[config.Section],
+) -> Iterator[tuple[str, type[config.Section], str]]:
     """Yield every key's dotted path, its section and its name there; a section's after the rest."""
-    yield from _keys(config.RunConfig, "")
+    yield from _keys(model, "")
+
+
+def _listed(whole: type[config.Section]) -> list[str]:
+    lines, section = [], None
+    for path, model, name in all_keys(whole):
+        if model is not section:
+            section = model
+            heading = f"`{path.rpartition('.')[0]}`" if "." in path else "Top level"
+            lines += ["", f"## {heading}", "", _described(model.__name__, model), ""]
+        lines.append(f"- **`{path}`** {_key(model, name)}")
+    return lines
 
 
 def _commands(
@@ -176,6 +195,10 @@ def _keys(model: type[config.Section], prefix: str) -> Iterator[tuple[str, Any, 
         yield f"{prefix}{name}", model, name
         if name == "tasks":
             inner.append(("tasks[].", config.TaskConfig))
+        if name == "models":
+            inner.append(("models.NAME.", settings.ModelEntry))
+        if name == "folds":
+            inner.append(("folds.", settings.FoldsConfig))
     for path, section in inner:
         yield from _keys(section, path)
 

@@ -201,7 +201,8 @@ def test_the_flag_and_the_recipes(capsys: pytest.CaptureFixture[str]) -> None:
     assert "leaks: allow" in capsys.readouterr().out
     policies = {name: config.parse(config.recipe(name)).leaks for name in config.recipes()}
     assert policies == {
-        "ark5": "allow", "ark6": "allow", "ark6-as-released": "allow", "default": "refuse",
+        "ark5": "allow", "ark6": "allow", "ark6-as-released": "allow", "ark6-plus": "allow",
+        "default": "refuse",
         "demo": "drop",
     }  # fmt: skip
     assert cli.run(["train", "--plugins", "ark-phantom", "--leaks", "ignore"]) == 2

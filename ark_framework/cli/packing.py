@@ -1,4 +1,4 @@
-"""A progress bar for packing films."""
+"""A progress bar for work on a dataset's films: packing and embedding them."""
 
 from __future__ import annotations
 
@@ -22,6 +22,10 @@ class PackingBar:
         self._ids: dict[str, TaskID] = {}
         self._spoke = 0.0
 
+    def embedding(self, dataset: str, done: int, total: int) -> None:
+        """Show ``done`` of ``total`` films embedded."""
+        self._show(f"embedding {dataset}", done, total)
+
     def __enter__(self) -> PackingBar:
         return self
 
@@ -34,28 +38,29 @@ class PackingBar:
         self._close()
 
     def __call__(self, dataset: str, done: int, total: int) -> None:
-        """Show ``done`` of ``total`` films of a dataset."""
+        """Show ``done`` of ``total`` films packed."""
+        self._show(f"packing {dataset}", done, total)
+
+    def _show(self, doing: str, done: int, total: int) -> None:
         if self._console.is_terminal:
-            self._draw(dataset, done, total)
+            self._draw(doing, done, total)
         elif done == total or monotonic() - self._spoke > QUIET:
             self._spoke = monotonic()
-            self._console.print(
-                f"packing {dataset}: {done}/{total}", highlight=False, soft_wrap=True
-            )
+            self._console.print(f"{doing}: {done}/{total}", highlight=False, soft_wrap=True)
 
-    def _draw(self, dataset: str, done: int, total: int) -> None:
+    def _draw(self, doing: str, done: int, total: int) -> None:
         if self._bar is None:
             self._bar = Progress(
-                TextColumn("packing {task.description}"),
+                TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
                 Remaining(),
                 console=self._console,
             )
             self._bar.start()
-        if dataset not in self._ids:
-            self._ids[dataset] = self._bar.add_task(dataset, total=total)
-        self._bar.update(self._ids[dataset], completed=done, total=total)
+        if doing not in self._ids:
+            self._ids[doing] = self._bar.add_task(doing, total=total)
+        self._bar.update(self._ids[doing], completed=done, total=total)
         if done == total:
             self._close()
 

@@ -17,11 +17,31 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 def settings(command: Command) -> Command:
     """Add the configuration options to a click command."""
-    for option in reversed(_OPTIONS):
+    return _with(command, _OPTIONS)
+
+
+def reading(command: Command) -> Command:
+    """Add those that say which datasets are read; nothing is trained that could leak."""
+    return _with(command, [each for each in _OPTIONS if each not in (_RECIPE, _LEAKS)])
+
+
+def _with(command: Command, options: Sequence[Any]) -> Command:
+    for option in reversed(options):
         command = option(command)
     return command
 
 
+_RECIPE = click.option(
+    "--recipe",
+    metavar="NAME",
+    help="Named settings to start from (default, ark5, ark6, ark6-plus, …).",
+)
+_LEAKS = click.option(
+    "--leaks",
+    type=click.Choice(["refuse", "drop", "drop-patients", "allow"]),
+    help="Training films that are held out in some dataset: refuse to train (the default), "
+    "drop them, drop all films of their patients, or allow.",
+)
 _OPTIONS = (
     click.option(
         "--plugins",
@@ -48,11 +68,7 @@ _OPTIONS = (
         type=click.Path(path_type=Path, dir_okay=False),
         help="YAML file with settings.",
     ),
-    click.option(
-        "--recipe",
-        metavar="NAME",
-        help="Named settings to start from (default, ark5, ark6, ark6-as-released).",
-    ),
+    _RECIPE,
     click.option(
         "--set",
         "assignments",
@@ -69,12 +85,7 @@ _OPTIONS = (
         metavar="N",
         help="At most N films per split, for a quick try.",
     ),
-    click.option(
-        "--leaks",
-        type=click.Choice(["refuse", "drop", "drop-patients", "allow"]),
-        help="Training films that are held out in some dataset: refuse to train (the default), "
-        "drop them, drop all films of their patients, or allow.",
-    ),
+    _LEAKS,
     click.option(
         "--max-bad",
         type=click.IntRange(min=0),
@@ -89,12 +100,12 @@ def gather(
     plugins: Sequence[str],
     tasks: Sequence[str],
     file: Path | None,
-    recipe: str | None,
     assignments: Sequence[str],
     store: Path | None,
     limit: int | None,
-    leaks: str | None,
     max_bad: int | None,
+    recipe: str | None = None,
+    leaks: str | None = None,
 ) -> RunConfig:
     """Lay defaults, recipe, file, flags and ``--set`` over one another, later first.
 

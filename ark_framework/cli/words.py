@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 
 import click
 
-WORDY = ("--plugins", "--tasks", "--data")
+WORDY = ("--plugins", "--tasks", "--data", "--shots", "--fractions")
 
 
 class WordsCommand(click.Command):
-    """A command whose ``--plugins``, ``--tasks`` and ``--data`` take several words."""
+    """A command whose ``--plugins``, ``--tasks``, ``--data`` and the like take several words."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Rewrite the words into click's repeated form, in order."""

@@ -1,0 +1,1 @@
+"""What a pretrained model is for: embed, probe, fine-tune, evaluate, compare."""

@@ -1,0 +1,93 @@
+"""The datasets of a comparison, opened as each model sees films."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ark_framework import registry as plugins
+from ark_framework.config import RunConfig
+from ark_framework.corpus import Corpus, Progress, open_corpus
+from ark_framework.errors import ConfigError
+from ark_framework.plan import choose_tasks
+from ark_framework.registry import Registry
+from ark_framework.roots import check_names
+from ark_framework.transfer.candidate import Candidate
+
+
+@dataclass(kw_only=True)
+class Datasets:
+    """Classification datasets of the named plugins.
+
+    Attributes:
+        config: Plugins, options, validation split and store folder; its store's side is the
+            models' own, and serves where there is only a table of embeddings.
+        roots: Over those of the configuration.
+    """
+
+    config: RunConfig
+    roots: Mapping[str, Path] = field(default_factory=dict)
+    progress: Progress | None = None
+    say: Callable[[str], None] = lambda _: None
+    registry: Registry = field(init=False)
+    _open: dict[tuple[str, int, str], Corpus] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        if not self.config.plugins:
+            raise ConfigError("name the plugins whose datasets you mean: --plugins NAME...")
+        self.registry = plugins.load(self.config.plugins)
+        check_names(self.roots, self.registry.datasets)
+
+    def names(self) -> tuple[str, ...]:
+        """Return the chosen datasets, or every one that has labels.
+
+        Raises:
+            ConfigError: an unknown one, one of masks, or none at all.
+        """
+        tasks = choose_tasks(self.config, self.registry, roots=self.roots)
+        return tuple(dict.fromkeys(task.dataset for task in tasks))
+
+    def open(self, name: str, candidate: Candidate) -> Corpus:
+        """Open a dataset, packed as the candidate sees films; it is packed once for each side."""
+        store = self.config.store
+        size, fit = store.size, store.fit
+        if candidate.blueprint is not None:
+            size, fit = candidate.film.resize, candidate.film.fit
+        if (name, size, fit) not in self._open:
+            changed = store.model_copy(update={"size": size, "fit": fit})
+            config = self.config.model_copy(update={"store": changed})
+            corpus = open_corpus(
+                self.registry.dataset(name),
+                self.registry,
+                config,
+                roots=self.roots,
+                progress=self.progress,
+            )
+            self._tell(corpus)
+            self._open[name, size, fit] = corpus
+        return self._open[name, size, fit]
+
+    def _tell(self, corpus: Corpus) -> None:
+        if corpus.made_validation:
+            self.say(
+                f"{corpus.name}: no validation split of its own; {corpus.made_validation} training "
+                "films were set aside, by patient"
+            )
+        if corpus.store.bad:
+            self.say(f"{corpus.name}: {len(corpus.store.bad)} unreadable films are left out")
+
+
+def digest(corpus: Corpus, *rows: np.ndarray) -> str:
+    """Return 16 hexadecimal digits that name a corpus's labels, patients and these rows of it."""
+    frame = corpus.table.frame
+    seen = frame[["image", "patient", *corpus.schema.labels]]
+    made = hashlib.sha256(pd.util.hash_pandas_object(seen, index=False).to_numpy().tobytes())
+    made.update(repr((corpus.schema.labels, corpus.schema.uncertain, corpus.schema.blank)).encode())
+    for each in rows:
+        made.update(np.asarray(each, dtype=np.int64).tobytes() + b"|")
+    return made.hexdigest()[:16]

@@ -1,0 +1,150 @@
+"""Embeddings of a dataset's films, computed once and kept: named by weights, films and view."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.lib.format import open_memmap
+
+from ark_framework.corpus import Corpus
+from ark_framework.errors import DataError, Interrupted, MachineError
+from ark_framework.run import write_text
+from ark_framework.runtime import Runtime
+from ark_framework.store import default_folder
+from ark_framework.transfer.candidate import Candidate
+from ark_framework.views import center
+
+Features = Literal["projected", "pooled"]
+Progress = Callable[[str, int, int], None]
+# Films between two notes of how far an extraction has come.
+NOTED = 2048
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extractor:
+    """Turns films into embeddings.
+
+    Attributes:
+        folder: Where they are kept.
+        features: The projection, as for probing, or the pooled features before it.
+        progress: ``progress(dataset, done, total)``.
+        stop: Set it to stop after the batch under way.
+    """
+
+    folder: Path
+    runtime: Runtime
+    features: Features = "projected"
+    batch_size: int = 64
+    progress: Progress | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def embed(
+        self, candidate: Candidate, corpus: Corpus, rows: np.ndarray, *, seed: int = 0
+    ) -> np.ndarray:
+        """Return embeddings ``(n, D)`` float32 of a corpus's rows.
+
+        All films of the store are embedded at the first call, and read back at the next; one that
+        was interrupted goes on.  A table of embeddings gives its own.
+
+        Raises:
+            Interrupted: ``stop`` was set; call again to go on.
+            DataError: films of another side than the model's, or a film without a vector.
+            MachineError: the disk refuses.
+        """
+        if candidate.vectors is not None:
+            return candidate.vectors.of(corpus.table, rows)
+        _must_fit(candidate, corpus)
+        path = self.folder / f"{corpus.name}-{self._digest(candidate, corpus, seed)}.npy"
+        if not path.is_file():
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._extract(candidate, corpus, path, seed)
+            except OSError as error:
+                raise MachineError(f"cannot write {path}: {error.strerror}") from error
+        kept = np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.asarray(kept[corpus.index[rows]], dtype=np.float32)
+
+    def _digest(self, candidate: Candidate, corpus: Corpus, seed: int) -> str:
+        what = [candidate.key(seed=seed), corpus.store.fingerprint, candidate.film.size]
+        what += [candidate.film.normalize, self.features, self.runtime.precision]
+        return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+
+    def _extract(self, candidate: Candidate, corpus: Corpus, path: Path, seed: int) -> None:
+        model = candidate.model(seed=seed).to(self.runtime.device)
+        total, width = len(corpus.store.images), model.widths[self.features]
+        part, note = path.with_suffix(".part.npy"), path.with_suffix(".part.json")
+        done = _begun(part, note, (total, width))
+        kept = open_memmap(part, "r+" if done else "w+", np.float32, (total, width))
+        with torch.inference_mode():
+            for start in range(done, total, self.batch_size):
+                end = min(start + self.batch_size, total)
+                films = torch.from_numpy(np.array(corpus.store.images[start:end]))
+                views = center(films.to(self.runtime.device), candidate.film.size)
+                with self.runtime.autocast():
+                    features = model.encode(views)
+                kept[start:end] = getattr(features, self.features).float().cpu().numpy()
+                if end == total or end // NOTED > start // NOTED or self.stop.is_set():
+                    kept.flush()
+                    write_text(note, json.dumps(end))
+                    if self.progress is not None:
+                        self.progress(corpus.name, end, total)
+                if self.stop.is_set() and end < total:
+                    raise Interrupted(f"stopped at {end} of {total} films; run it again to go on")
+        part.replace(path)
+        note.unlink()
+
+
+def folder_of(stores: str | None) -> Path:
+    """Return where embeddings are kept: beside the stores."""
+    return (Path(stores) if stores else default_folder()) / "embeddings"
+
+
+def write(out: Path, corpus: Corpus, rows: np.ndarray, features: np.ndarray) -> None:
+    """Write vectors ``(n, D)`` of a corpus's rows with the films' names: ``.npz`` or ``.csv``.
+
+    Raises:
+        MachineError: the disk refuses.
+    """
+    frame = corpus.table.frame.iloc[rows]
+    beside = out.with_name(f".{out.name}.part")
+    try:
+        with beside.open("wb") as file:
+            if out.suffix.lower() == ".csv":
+                vectors = pd.DataFrame(features, index=pd.Index(frame["image"], name="id"))
+                vectors.to_csv(file)
+            else:
+                ids, splits = (
+                    frame[name].fillna("").to_numpy(dtype=str) for name in ("image", "split")
+                )
+                np.savez(file, ids=ids, features=features, split=splits)
+        beside.replace(out)
+    except OSError as error:
+        raise MachineError(f"cannot write {out}: {error.strerror}") from error
+
+
+def _begun(part: Path, note: Path, shape: tuple[int, int]) -> int:
+    """Return how many films an interrupted extraction has done."""
+    try:
+        done = int(json.loads(note.read_text("utf-8")))
+        usable = np.load(part, mmap_mode="r", allow_pickle=False).shape == shape
+    except (OSError, ValueError, TypeError):
+        return 0
+    return done if usable and 0 <= done <= shape[0] else 0
+
+
+def _must_fit(candidate: Candidate, corpus: Corpus) -> None:
+    film, store = candidate.film, corpus.store
+    if (store.size, store.fit) != (film.resize, film.fit):
+        raise DataError(
+            f"{corpus.name}: films are packed at {store.size} pixels by {store.fit}, and "
+            f"{candidate.name} sees {film.resize} by {film.fit}; pack them so"
+        )

@@ -1,0 +1,100 @@
+"""What a study may say: models, datasets, protocols and their settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from ark_framework.config import (
+    RunConfig,
+    RuntimeConfig,
+    Section,
+    StoreConfig,
+    TaskConfig,
+    ValidationConfig,
+    explain,
+    merge,
+)
+from ark_framework.errors import ConfigError
+from ark_framework.transfer.probe import ProbeConfig
+from ark_framework.transfer.protocol import FinetuneConfig
+
+Protocol = Literal["finetune", "probe", "few-shot", "knn", "external"]
+
+
+class ModelEntry(Section):
+    """A model under test and, where the architecture alone is known, what it sees."""
+
+    source: str = Field(description="a path, random:ARCH or timm:ARCH")
+    size: int | None = Field(default=None, ge=16, description="side that the model sees")
+    resize: int | None = Field(default=None, ge=16, description="side that films are fitted to")
+
+
+class FoldsConfig(Section):
+    """Folds by patient, instead of a dataset's own splits."""
+
+    count: int = Field(default=5, ge=3, description="parts: one tests, one validates, others train")
+    repeats: int = Field(default=1, gt=0, description="how often the patients are dealt anew")
+    seed: int = Field(default=0, ge=0, description="of the dealing")
+
+
+class StudyConfig(Section):
+    """Models, datasets and protocols."""
+
+    models: dict[str, str | ModelEntry] = Field(description="name: where it comes from")
+    plugins: tuple[str, ...] = Field(default=(), description="plugins that provide the datasets")
+    datasets: tuple[str, ...] | None = Field(default=None, description="all with labels if absent")
+    protocols: tuple[Protocol, ...] = Field(default=("probe",), description="what is done")
+    seeds: int = Field(default=1, gt=0, description="of fine-tuning and of random weights: 0, 1, …")
+    folds: FoldsConfig | None = Field(
+        default=None, description="the datasets' own splits if absent"
+    )
+    limit: int | None = Field(default=None, gt=0, description="films per split, for a quick try")
+    probe: ProbeConfig = ProbeConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
+    data: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="options per dataset, such as root"
+    )
+    store: StoreConfig = StoreConfig()
+    validation: ValidationConfig = ValidationConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+
+def parse(*layers: Mapping[str, Any], models: bool = True) -> StudyConfig:
+    """Check mappings laid over the defaults and over one another; later wins.
+
+    Without ``models`` it need not name any: only its datasets are wanted.
+
+    Raises:
+        ConfigError: one line with the key, the value and what is accepted.
+    """
+    values = merge(StudyConfig(models={}).model_dump(mode="json"), *layers)
+    try:
+        config = StudyConfig.model_validate_json(json.dumps(values))
+    except TypeError as error:
+        raise ConfigError(f"study: {error}") from error
+    except ValidationError as error:
+        raise ConfigError(explain(error, StudyConfig, where="study")) from error
+    if models and not config.models:
+        raise ConfigError("study: no models; name at least one")
+    return config
+
+
+def reading(config: StudyConfig) -> RunConfig:
+    """Return the part of a run's configuration that datasets are read with."""
+    tasks = config.datasets
+    store = config.store
+    views = RunConfig().views.model_copy(update={"size": min(224, store.size)})
+    return RunConfig(
+        plugins=config.plugins,
+        tasks=None if tasks is None else tuple(TaskConfig(dataset=name) for name in tasks),
+        data=config.data,
+        store=store,
+        views=views,
+        validation=config.validation,
+        limit=config.limit,
+        runtime=config.runtime,
+    )

@@ -1,0 +1,289 @@
+"""Models by datasets by protocols: every result computed once, in a folder that can go on."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ark_framework.corpus import Corpus, Progress, scored_targets
+from ark_framework.errors import Interrupted
+from ark_framework.exposure import Answer
+from ark_framework.runtime import Runtime, open_runtime
+from ark_framework.transfer.candidate import Candidate, open_candidate
+from ark_framework.transfer.datasets import Datasets, digest
+from ark_framework.transfer.embed import Extractor, folder_of
+from ark_framework.transfer.evaluate import chances, prediction_frame
+from ark_framework.transfer.finetune import finetune
+from ark_framework.transfer.ledger import Ledger
+from ark_framework.transfer.outcome import Outcome, outcome
+from ark_framework.transfer.probe import Fitted, Probe
+from ark_framework.transfer.settings import ModelEntry, Protocol, StudyConfig, reading
+from ark_framework.transfer.splits import Split, folds, official
+
+FEW_SHOT = "few-shot"
+
+
+@dataclass(kw_only=True)
+class Study:
+    """Runs a study, or what is left of it.
+
+    Attributes:
+        config: What to do.
+        out: ``pieces/`` holds finished work, ``predictions/`` every film's.
+        roots: Of datasets, over those of the configuration.
+        progress: ``progress(dataset, done, total)`` while films are packed.
+        embedding: Likewise while they are embedded.
+        say: Called with one-line notices.
+        stop: Set it to stop after the step under way; the same study goes on from there.
+    """
+
+    config: StudyConfig
+    out: Path
+    roots: Mapping[str, Path] = field(default_factory=dict)
+    progress: Progress | None = None
+    embedding: Progress | None = None
+    say: Callable[[str], None] = lambda _: None
+    stop: threading.Event = field(default_factory=threading.Event)
+    _answers: dict[tuple[str, str], Answer] = field(default_factory=dict, init=False)
+
+    def run(self) -> tuple[Outcome, ...]:
+        """Return every outcome: datasets in order, models in order, protocols in order.
+
+        Raises:
+            Interrupted: ``stop`` was set.
+            ArkError: with the exit code of its class.
+        """
+        config = self.config
+        candidates = [_open(name, entry) for name, entry in config.models.items()]
+        self.datasets = Datasets(
+            config=reading(config), roots=self.roots, progress=self.progress, say=self.say
+        )
+        self.runtime: Runtime = open_runtime(config.runtime)
+        self.ledger = Ledger(folder=self.out / "pieces")
+        found: list[Outcome] = []
+        for name in self.datasets.names():
+            for candidate in candidates:
+                corpus = self.datasets.open(name, candidate)
+                for protocol in config.protocols:
+                    found += self._outcomes(protocol, candidate, corpus)
+        return tuple(found)
+
+    def _outcomes(
+        self, protocol: Protocol, candidate: Candidate, corpus: Corpus
+    ) -> Iterator[Outcome]:
+        if protocol == "external":
+            if candidate.blueprint is not None and not candidate.random:
+                yield from self._external(candidate, corpus)
+            return
+        if protocol == "finetune" and candidate.vectors is not None:
+            self.say(f"{candidate.name}: a table of embeddings is not fine-tuned")
+            return
+        splits = self._splits(corpus)
+        # Nothing else in a probe is drawn by the seed: fractions and shots have their own.
+        drawn = protocol == "finetune" or candidate.random
+        for seed in range(self.config.seeds if drawn else 1):
+            if protocol == "finetune":
+                for split in splits:
+                    yield from self._finetuned(candidate, corpus, split, seed)
+            else:
+                yield from self._probed(protocol, candidate, corpus, splits, seed)
+
+    def _splits(self, corpus: Corpus) -> list[Split]:
+        told = self.config.folds
+        if told is None:
+            return [official(corpus, limit=self.config.limit)]
+        return list(folds(corpus, told.count, repeats=told.repeats, seed=told.seed))
+
+    def _probed(
+        self,
+        protocol: Protocol,
+        candidate: Candidate,
+        corpus: Corpus,
+        splits: Sequence[Split],
+        seed: int,
+    ) -> list[Outcome]:
+        config = self.config.probe
+        rows = [rows for split in splits for rows in (split.train, split.val, split.test)]
+        key = self._key(protocol, candidate, corpus, seed, config.model_dump(mode="json"), rows)
+
+        def compute() -> list[dict[str, Any]]:
+            every = np.unique(np.concatenate(rows))
+            extractor = Extractor(
+                folder=folder_of(self.config.store.folder),
+                runtime=self.runtime,
+                features=config.features,
+                progress=self.embedding,
+                stop=self.stop,
+            )
+            features = extractor.embed(candidate, corpus, every, seed=seed)
+            probe = Probe(features, corpus, every, splits, config, self.runtime)
+            fitted = {"probe": probe.full, FEW_SHOT: probe.few_shot, "knn": probe.nearest}
+            return [
+                self._judged(each, candidate, corpus, key).to_json() for each in fitted[protocol]()
+            ]
+
+        return self._kept(key, compute)
+
+    def _finetuned(
+        self, candidate: Candidate, corpus: Corpus, split: Split, seed: int
+    ) -> list[Outcome]:
+        views = self.config.finetune.views.model_copy(update={"size": candidate.film.size})
+        config = self.config.finetune.model_copy(update={"views": views})
+        rows = [split.train, split.val, split.test]
+        key = self._key("finetune", candidate, corpus, seed, config.model_dump(mode="json"), rows)
+        folder = self.ledger.path(key)
+
+        def compute() -> list[dict[str, Any]]:
+            done = finetune(
+                candidate.for_task(corpus.schema, seed=seed),
+                corpus,
+                split,
+                config,
+                seed=seed,
+                folder=folder,
+                runtime=self.runtime,
+                say=self.say,
+                stop=self.stop,
+            )
+            setting = {"epoch": done.best_epoch, "steps": done.steps}
+            fitted = Fitted(split=split, scores=done.probabilities, setting=setting)
+            return [self._judged(fitted, candidate, corpus, key).to_json()]
+
+        found = self._kept(key, compute)
+        if not config.keep:  # its predictions are kept, and it is not asked again
+            shutil.rmtree(folder, ignore_errors=True)
+        return found
+
+    def _external(self, candidate: Candidate, corpus: Corpus) -> list[Outcome]:
+        """Score each head on the labels that it shares with a dataset, by name."""
+        rows = corpus.rows("test", limit=self.config.limit)
+        split = "test"
+        if not len(rows):
+            rows, split = np.flatnonzero(corpus.index >= 0), "all"
+        own = {label.casefold(): c for c, label in enumerate(corpus.schema.labels)}
+        key = self._key("external", candidate, corpus, 0, {}, [rows])
+
+        def compute() -> list[dict[str, Any]]:
+            outputs = chances(candidate, corpus, rows, runtime=self.runtime)
+            found = []
+            for head, table in outputs.items():
+                shared = [str(label) for label in table if str(label).casefold() in own]
+                if not shared:
+                    continue
+                scores = np.full((len(rows), len(own)), np.nan)
+                scores[:, [own[label.casefold()] for label in shared]] = table[shared]
+                whole = Split(name=split, train=rows[:0], val=rows[:0], test=rows)
+                fitted = Fitted(split=whole, scores=scores, setting={"head": head})
+                found.append(self._judged(fitted, candidate, corpus, key).to_json())
+            return found
+
+        return self._kept(key, compute)
+
+    def _judged(
+        self, fitted: Fitted, candidate: Candidate, corpus: Corpus, key: Mapping[str, Any]
+    ) -> Outcome:
+        rows, answer = fitted.split.test, self._answer(candidate, corpus)
+        asked = Answer(films=answer.films[rows], patients=answer.patients[rows])
+        targets = scored_targets(corpus.table.targets()[rows], corpus.schema).astype(np.float64)
+        targets[:, np.isnan(fitted.scores).all(axis=0)] = np.nan
+        found = outcome(
+            fitted.scores,
+            targets,
+            corpus.schema,
+            model=candidate.name,
+            dataset=corpus.name,
+            protocol=key["protocol"],
+            setting={"seed": key["seed"], "split": fitted.split.name, **fitted.setting},
+            trained_on=asked.counts(),
+        )
+        if key["protocol"] == FEW_SHOT:  # of which there are hundreds
+            return found
+        found = replace(found, predictions=_file_of(found, self.ledger.path(key).name))
+        frame = prediction_frame(corpus, rows, fitted.scores, asked)
+        self._save(predictions_of(self.out, found), frame)
+        return found
+
+    def _answer(self, candidate: Candidate, corpus: Corpus) -> Answer:
+        where = (candidate.name, corpus.name)
+        if where not in self._answers:
+            self._answers[where] = candidate.trained.of(corpus.table, corpus.store, corpus.index)
+        return self._answers[where]
+
+    def _save(self, path: Path, frame: pd.DataFrame) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.part")
+        frame.to_csv(beside, index=False)
+        beside.replace(path)
+
+    def _kept(
+        self, key: Mapping[str, Any], compute: Callable[[], list[dict[str, Any]]]
+    ) -> list[Outcome]:
+        if self.stop.is_set():
+            raise Interrupted(f"stopped; the same command goes on with what is in {self.out}")
+        fresh = not self.ledger.path(key, ".json").is_file()
+        found = [Outcome.from_json(each) for each in self.ledger.get(key, compute)]
+        if fresh and found:
+            self.say(_line(found))
+        return found
+
+    def _key(
+        self,
+        protocol: str,
+        candidate: Candidate,
+        corpus: Corpus,
+        seed: int,
+        settings: Mapping[str, Any],
+        rows: Sequence[np.ndarray],
+    ) -> dict[str, Any]:
+        """Return all that a piece depends on."""
+        return {
+            "protocol": protocol,
+            "model": candidate.name,
+            "weights": candidate.key(seed=seed),
+            "dataset": corpus.name,
+            "films": "" if candidate.vectors is not None else corpus.store.fingerprint,
+            "labels and rows": digest(corpus, *rows),
+            "seed": seed,
+            "precision": self.runtime.precision,
+            "settings": dict(settings),
+        }
+
+
+def predictions_of(out: Path, found: Outcome) -> Path:
+    """Return where an outcome's predictions are: a row per test film."""
+    return out / "predictions" / found.predictions
+
+
+def _file_of(found: Outcome, key: str) -> str:
+    """Name a file by what people look for, and by the piece that it belongs to."""
+    words = [found.model, found.dataset, found.protocol]
+    words += [
+        f"{name}-{found.setting[name]}"
+        for name in ("split", "seed", "fraction", "draw", "head")
+        if name in found.setting
+    ]
+    name = "_".join("".join(c if c.isalnum() or c in ".-" else "-" for c in w) for w in words)
+    return f"{name}_{key}.csv"
+
+
+def _open(name: str, entry: str | ModelEntry) -> Candidate:
+    told = ModelEntry(source=entry) if isinstance(entry, str) else entry
+    return open_candidate(told.source, name=name, size=told.size, resize=told.resize)
+
+
+def _line(found: Sequence[Outcome]) -> str:
+    first = found[0]
+    scores = np.array([each.score for each in found])
+    known = scores[np.isfinite(scores)]
+    what = "accuracy" if np.isfinite(first.accuracy) else "AUROC"
+    mean = f"{known.mean():.3f}" if len(known) else "not scorable"
+    several = f", {len(found)} results" if len(found) > 1 else ""
+    where = f"{first.dataset}, {first.model}, {first.protocol}"
+    return f"{where}, seed {first.setting['seed']}: {what} {mean}{several}"
