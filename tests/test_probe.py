@@ -217,3 +217,11 @@ def test_a_wrong_study_is_one_line(
     values = {**settings(world), **change}
     with pytest.raises(ConfigError, match=said):
         parse(values)
+
+
+def test_a_study_of_nothing_is_refused(world: dict[str, Any], tmp_path: Path) -> None:
+    """A table of embeddings cannot be fine-tuned, and that is all that was asked for."""
+    np.savez(tmp_path / "table.npz", ids=["a"], features=np.ones((1, 2), np.float32))
+    asked = settings(world, protocols=["finetune"], models={"t": str(tmp_path / "table.npz")})
+    with pytest.raises(ConfigError, match="nothing to do"):
+        Study(config=parse(asked), out=tmp_path / "out").run()

@@ -101,6 +101,7 @@ def settings(config: StudyConfig) -> dict[str, str]:
         taken.append("probe")
     if "finetune" in config.protocols:
         taken.append("finetune")
+    told["finetune"]["views"].pop("size")  # the model's own is taken
     shown = dict(_flat({name: told[name] for name in taken}))
     return {
         name: _bare(text) if name.startswith("models.") else text for name, text in shown.items()

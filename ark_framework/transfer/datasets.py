@@ -58,6 +58,8 @@ class Datasets:
         size, fit = store.size, store.fit
         if candidate.blueprint is not None:
             size, fit = candidate.film.resize, candidate.film.fit
+        elif opened := [corpus for (known, *_), corpus in self._open.items() if known == name]:
+            return opened[0]  # a table needs no films of its own
         if (name, size, fit) not in self._open:
             changed = store.model_copy(update={"size": size, "fit": fit})
             config = self.config.model_copy(update={"store": changed})

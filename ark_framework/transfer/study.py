@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ark_framework.corpus import Corpus, Progress, scored_targets
-from ark_framework.errors import Interrupted
+from ark_framework.errors import ConfigError, Interrupted
 from ark_framework.exposure import Answer
 from ark_framework.runtime import Runtime, open_runtime
 from ark_framework.transfer.candidate import Candidate, open_candidate
@@ -58,6 +58,7 @@ class Study:
 
         Raises:
             Interrupted: ``stop`` was set.
+            ConfigError: among much else, no model is of a kind that a protocol takes.
             ArkError: with the exit code of its class.
         """
         config = self.config
@@ -73,6 +74,8 @@ class Study:
                 corpus = self.datasets.open(name, candidate)
                 for protocol in config.protocols:
                     found += self._outcomes(protocol, candidate, corpus)
+        if not found:
+            raise ConfigError("nothing to do: none of these models is taken by these protocols")
         return tuple(found)
 
     def _outcomes(
