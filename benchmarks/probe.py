@@ -6,9 +6,9 @@ labels and folds, and scaled; ``--all`` runs them all.
 
 Both solvers have to reach the same stationarity, ``--tol``: the gradient's largest entry over the
 films, measured in float64 by one function.  Where scikit-learn stops short of it, its tolerance is
-tightened; a type in which it never gets there is out,
-and of the types that are left the faster one counts.  At 1e-4 the rule leaves the coefficients of
-rare labels at C = 1 open: two solutions that obey it may have a cosine of 0.97.
+tightened; a type in which it never gets there is out, and of the types that are left the faster
+one counts.  At 1e-4 the rule leaves the coefficients of rare labels at C = 1 open: two solutions
+that obey it may have a cosine of 0.97.
 
 Processor seconds stand beside those on the clock, because other work slows the two differently.
 

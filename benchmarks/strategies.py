@@ -251,7 +251,3 @@ def write(path: Path, results: Record) -> None:
 
 if __name__ == "__main__":
     main()
-
-
-if __name__ == "__main__":
-    main()
