@@ -130,6 +130,10 @@ class Answer:
     films: np.ndarray
     patients: np.ndarray
 
+    def of(self, rows: np.ndarray) -> Answer:
+        """Return the answers for some rows."""
+        return Answer(films=self.films[rows], patients=self.patients[rows])
+
     def counts(self) -> dict[str, dict[str, int]]:
         """Return how many films and patients' films got each answer."""
         return {

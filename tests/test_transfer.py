@@ -86,6 +86,14 @@ def test_random_weights_follow_the_seed_and_no_other_do(run: Path) -> None:
     assert like.key() != kept.key()
 
 
+def test_another_view_of_films_is_another_model() -> None:
+    """The same weights seeing more of a film have another key: finished work is not theirs."""
+    small, large = (open_candidate("random:tiny", size=size, resize=32) for size in (24, 32))
+    weights = [each.model(seed=1).state_dict() for each in (small, large)]
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+    assert small.key(seed=1) != large.key(seed=1)
+
+
 def test_a_local_file_of_timm_weights(tmp_path: Path) -> None:
     """``timm:ARCH=FILE`` is that architecture with the file's tensors, and its past unknown."""
     model = timm.create_model("resnet18", num_classes=0)

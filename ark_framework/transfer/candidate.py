@@ -14,8 +14,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
-from functools import cached_property
+import json
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ class Candidate:
     blueprint: Blueprint | None = None
     weights: dict[str, Tensor] | None = None
     vectors: Vectors | None = None
+    _keys: dict[int, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def random(self) -> bool:
@@ -105,14 +106,13 @@ class Candidate:
         return model.train()
 
     def key(self, *, seed: int = 0) -> str:
-        """Return 16 hexadecimal digits that name its weights."""
-        if self.random:
-            return _digest(self.model(seed=seed).state_dict())
-        return self._key
-
-    @cached_property
-    def _key(self) -> str:
-        return self.vectors.key if self.vectors is not None else _digest(self.weights or {})
+        """Return 16 hexadecimal digits that name its weights, architecture and view of films."""
+        if self.vectors is not None:
+            return self.vectors.key
+        which = seed if self.random else 0
+        if which not in self._keys:
+            self._keys[which] = _digest(self.plan, self.model(seed=which).state_dict())
+        return self._keys[which]
 
 
 def open_candidate(
@@ -235,8 +235,8 @@ def _nothing() -> Exposure:
     return Exposure(complete=True)
 
 
-def _digest(tensors: dict[str, Any]) -> str:
-    digest = hashlib.sha256()
+def _digest(plan: Blueprint, tensors: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(asdict(plan), sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())

@@ -74,8 +74,8 @@ class Extractor:
         return np.asarray(kept[corpus.index[rows]], dtype=np.float32)
 
     def _digest(self, candidate: Candidate, corpus: Corpus, seed: int) -> str:
-        what = [candidate.key(seed=seed), corpus.store.fingerprint, candidate.film.size]
-        what += [candidate.film.normalize, self.features, self.runtime.precision]
+        what = [candidate.key(seed=seed), corpus.store.fingerprint]
+        what += [self.features, self.runtime.precision]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
     def _extract(self, candidate: Candidate, corpus: Corpus, path: Path, seed: int) -> None:

@@ -18,9 +18,8 @@ from ark_framework.runtime import Runtime
 from ark_framework.transfer.candidate import Candidate
 from ark_framework.transfer.intervals import interval_table
 from ark_framework.transfer.outcome import Outcome, outcome
-from ark_framework.transfer.tencrop import ten_crops
+from ark_framework.transfer.tencrop import probabilities, views_of
 from ark_framework.transfer.zeroshot import Score, parse_score, score
-from ark_framework.views import center
 
 Answers = Mapping[str, Score]
 """By label of a dataset: the model's outputs whose mean answers it."""
@@ -120,16 +119,12 @@ def chances(
     with torch.inference_mode():
         for start in range(0, len(rows), batch_size):
             films = torch.from_numpy(corpus.images(rows[start : start + batch_size]))
-            films, size = films.to(runtime.device), candidate.film.size
-            views = list(ten_crops(films, size)) if tencrop else [center(films, size)]
+            views = views_of(films.to(runtime.device), candidate.film.size, tencrop=tencrop)
             with runtime.autocast():
                 seen = [model.encode(view) for view in views]
                 for task in heads:
-                    logits = [model.classify(task.name, each).double() for each in seen]
-                    exclusive = task.kind == "multiclass"
-                    each = torch.stack(logits)
-                    mean = (each.softmax(-1) if exclusive else each.sigmoid()).mean(0)
-                    found[task.name].append(mean.cpu().numpy())
+                    logits = torch.stack([model.classify(task.name, each) for each in seen])
+                    found[task.name].append(probabilities(logits.cpu().double(), task.kind))
     return {
         task.name: pd.DataFrame(np.concatenate(found[task.name]), columns=list(task.labels))
         for task in heads
@@ -167,7 +162,7 @@ def evaluate(
         scores,
         corpus,
         rows,
-        answer=Answer(films=asked.films[rows], patients=asked.patients[rows]),
+        answer=asked.of(rows),
         replicates=replicates,
         model=candidate.name,
         protocol="eval",
@@ -185,9 +180,7 @@ def judge(
     **about: Any,
 ) -> Evaluation:
     """Score predictions ``(n, C)`` of rows ``(n,)``; labels that are all NaN are not answered."""
-    schema = corpus.schema
-    targets = scored_targets(corpus.table.targets()[rows], schema).astype(np.float64)
-    targets[:, np.isnan(scores).all(axis=0)] = np.nan
+    schema, targets = corpus.schema, answered(scores, corpus, rows)
     about["dataset"] = corpus.name
     found = outcome(scores, targets, schema, trained_on=answer.counts(), **about)
     unseen = answer.patients == "no"
@@ -200,6 +193,13 @@ def judge(
         unseen=outcome(scores[unseen], targets[unseen], schema, **about) if apart else None,
         predictions=prediction_frame(corpus, rows, scores, answer),
     )
+
+
+def answered(scores: np.ndarray, corpus: Corpus, rows: np.ndarray) -> np.ndarray:
+    """Return the targets ``(n, C)`` of rows; labels without any score are not asked about."""
+    targets = scored_targets(corpus.table.targets()[rows], corpus.schema).astype(np.float64)
+    targets[:, np.isnan(scores).all(axis=0)] = np.nan
+    return targets
 
 
 def prediction_frame(

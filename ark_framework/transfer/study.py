@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from ark_framework.corpus import Corpus, Progress, scored_targets
+from ark_framework.corpus import Corpus, Progress
 from ark_framework.errors import ConfigError, Interrupted
 from ark_framework.exposure import Answer
+from ark_framework.run import write_text
 from ark_framework.runtime import Runtime, open_runtime
 from ark_framework.transfer.candidate import Candidate, open_candidate
 from ark_framework.transfer.datasets import Datasets, digest
 from ark_framework.transfer.embed import Extractor, folder_of
-from ark_framework.transfer.evaluate import chances, prediction_frame
+from ark_framework.transfer.evaluate import answered, chances, prediction_frame
 from ark_framework.transfer.finetune import finetune
 from ark_framework.transfer.ledger import Ledger
 from ark_framework.transfer.outcome import Outcome, outcome
@@ -192,13 +192,11 @@ class Study:
     def _judged(
         self, fitted: Fitted, candidate: Candidate, corpus: Corpus, key: Mapping[str, Any]
     ) -> Outcome:
-        rows, answer = fitted.split.test, self._answer(candidate, corpus)
-        asked = Answer(films=answer.films[rows], patients=answer.patients[rows])
-        targets = scored_targets(corpus.table.targets()[rows], corpus.schema).astype(np.float64)
-        targets[:, np.isnan(fitted.scores).all(axis=0)] = np.nan
+        rows = fitted.split.test
+        asked = self._answer(candidate, corpus).of(rows)
         found = outcome(
             fitted.scores,
-            targets,
+            answered(fitted.scores, corpus, rows),
             corpus.schema,
             model=candidate.name,
             dataset=corpus.name,
@@ -210,7 +208,9 @@ class Study:
             return found
         found = replace(found, predictions=_file_of(found, self.ledger.path(key).name))
         frame = prediction_frame(corpus, rows, fitted.scores, asked)
-        self._save(predictions_of(self.out, found), frame)
+        path = predictions_of(self.out, found)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, frame.to_csv(index=False))
         return found
 
     def _answer(self, candidate: Candidate, corpus: Corpus) -> Answer:
@@ -218,12 +218,6 @@ class Study:
         if where not in self._answers:
             self._answers[where] = candidate.trained.of(corpus.table, corpus.store, corpus.index)
         return self._answers[where]
-
-    def _save(self, path: Path, frame: pd.DataFrame) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.part")
-        frame.to_csv(beside, index=False)
-        beside.replace(path)
 
     def _kept(
         self, key: Mapping[str, Any], compute: Callable[[], list[dict[str, Any]]]

@@ -27,6 +27,11 @@ def ten_crops(films: Tensor, size: int) -> Iterator[Tensor]:
             yield whole[..., y : y + size, x : x + size].to(torch.float32).div_(255.0)
 
 
+def views_of(films: Tensor, size: int, *, tencrop: bool) -> Iterator[Tensor]:
+    """Yield the views that are scored: the middle of each film, or its ten crops."""
+    return ten_crops(films, size) if tencrop else iter((center(films, size),))
+
+
 def logits(
     model: ArkModel,
     task: str,
@@ -46,7 +51,7 @@ def logits(
             films = torch.from_numpy(corpus.images(rows[start : start + batch_size]))
             films = films.to(runtime.device)
             with runtime.autocast():
-                views = ten_crops(films, size) if tencrop else (center(films, size),)
+                views = views_of(films, size, tencrop=tencrop)
                 found.append(torch.stack([model(view, task).float() for view in views]).cpu())
     return torch.cat(found, dim=1).double()
 
