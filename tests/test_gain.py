@@ -51,7 +51,7 @@ def test_gains_are_paired_by_seed() -> None:
     seeds = rng.normal(0.7, 0.1, (5, 1))
     scores = {"few-shot 4": {arm: (seeds + rng.normal(0, 0.01, (5, 10))).tolist() for arm in arms}}
     name = gain_page.over(gain_page.PERMUTED, gain_page.RANDOM)
-    found = gain_page.gains(scores)["few-shot 4"][name]
+    found = gain_page.gains(scores, gain_page.comparisons())["few-shot 4"][name]
     ours, base = (
         np.mean(scores["few-shot 4"][arm], axis=1) for arm in (gain_page.PERMUTED, gain_page.RANDOM)
     )
@@ -73,10 +73,14 @@ def test_the_page_is_the_results() -> None:
     """Page, plot and gains come from the kept scores, and those from these drawings."""
     result = json.loads(gain.RESULT.read_text("utf-8"))
     assert gain.world().items() <= result.items()
-    again = json.loads(json.dumps(gain_page.gains(result["scores"])))
-    assert again.keys() == result["gains"].keys()
-    for measure, each in again.items():
-        for name, found in each.items():
-            assert found == pytest.approx(result["gains"][measure][name], nan_ok=True)
+    for part, asked in (
+        (result, gain_page.comparisons()),
+        (result["controls"], gain_page.CONTROLS),
+    ):
+        again = json.loads(json.dumps(gain_page.gains(part["scores"], asked)))
+        assert again.keys() == part["gains"].keys()
+        for measure, each in again.items():
+            for name, found in each.items():
+                assert found == pytest.approx(part["gains"][measure][name], nan_ok=True)
     assert gain.PAGE.read_text("utf-8") == gain_page.page(result)
     assert gain.PLOT.read_text("utf-8") == gain_page.plot(result["gains"])
