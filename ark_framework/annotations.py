@@ -13,6 +13,9 @@ Columns of a valid table, in this order:
 ``source_patient``        likewise for the patient, such as ``nih:61``
 one per label             float: 1, 0, NaN = not annotated, -1 = uncertain (multilabel only)
 ========================  =======================================================================
+
+Of a mask dataset a label column may be left out, and then is 1 throughout: 1 where the structure is
+drawn, 0 where it is known to be absent, NaN where nobody drew it, so that its mask says nothing.
 """
 
 from __future__ import annotations
@@ -45,6 +48,22 @@ class AnnotationTable:
         """Return the row numbers of one split, ``(n,)`` int64, in table order."""
         return np.flatnonzero((self.frame["split"] == split).to_numpy(dtype=bool))
 
+    @property
+    def structures(self) -> int:
+        """How many structures a film's mask has; 0 where the dataset has no masks."""
+        return len(self.schema.labels) if self.schema.kind == "mask" else 0
+
+    @property
+    def films(self) -> list[str]:
+        """The images that are packed: all, but of masks those in a split, others having none."""
+        kept = self.frame["split"].notna() if self.structures else slice(None)
+        images: list[str] = self.frame.loc[kept, "image"].tolist()
+        return images
+
+    def drawn(self) -> np.ndarray:
+        """Return which labels are annotated, ``(N, K)`` bool: for masks, drawn or known absent."""
+        return self.frame[list(self.schema.labels)].notna().to_numpy(dtype=bool)
+
     def targets(self) -> np.ndarray:
         """Return the raw labels, ``(N, C)`` float32 with NaN and -1; ``(N, 0)`` for masks."""
         if self.schema.kind == "mask":
@@ -68,22 +87,22 @@ def validate(frame: pd.DataFrame, *, dataset: str, schema: LabelSchema) -> Annot
         raise DataError(
             f"{dataset}: read() returned {type(frame).__name__}, not a pandas DataFrame"
         )
-    labels = () if schema.kind == "mask" else schema.labels
-    missing = [name for name in ("image", "split", *labels) if name not in frame.columns]
+    needed = () if schema.kind == "mask" else schema.labels
+    missing = [name for name in ("image", "split", *needed) if name not in frame.columns]
     if missing:
         raise DataError(
             f"{dataset}: the table has no column {missing[0]!r}; it has "
             f"{', '.join(map(repr, list(frame.columns)[:24]))}"
         )
     clean = pd.DataFrame({name: _column(frame, name) for name in COLUMNS})
-    for label in labels:
-        clean[label] = _numbers(frame[label], dataset, label, frame["image"])
+    for label in schema.labels:
+        given = label in frame.columns
+        clean[label] = _numbers(frame[label], dataset, label, frame["image"]) if given else 1.0
     _check_images(clean["image"], dataset)
     for name, allowed in (("split", SPLITS), ("sex", ("M", "F"))):
         wrong = clean[name].notna() & ~clean[name].isin(allowed)
         _refuse(clean, wrong, name, dataset, f"must be one of {', '.join(allowed)} or missing")
-    if labels:
-        _check_labels(clean, schema, dataset)
+    _check_labels(clean, schema, dataset)
     if clean.empty:
         raise DataError(f"{dataset}: the table has no rows; is the root the right folder?")
     return AnnotationTable(dataset=dataset, schema=schema, frame=clean.reset_index(drop=True))

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from ark_framework import masks
 from ark_framework.annotations import SPLITS, AnnotationTable, validate, with_validation
 from ark_framework.config import RunConfig
+from ark_framework.decoding import Row
 from ark_framework.packing import ensure
 from ark_framework.registry import Registry, parse_options
 from ark_framework.roots import resolve
@@ -29,6 +31,7 @@ class Corpus:
         store: The packed films.
         index: ``(N,)`` int64, the store row of each table row, -1 where the film is unreadable.
         made_validation: Rows moved from train to val because there was no validation split.
+        options: The dataset's checked options.
     """
 
     spec: DatasetSpec
@@ -37,6 +40,7 @@ class Corpus:
     store: Store
     index: np.ndarray
     made_validation: int = 0
+    options: Any = None
 
     @property
     def name(self) -> str:
@@ -63,6 +67,27 @@ class Corpus:
     def images(self, rows: np.ndarray) -> np.ndarray:
         """Return stored films ``(n, C, S, S)`` uint8 of table rows."""
         return np.asarray(self.store.images[self.index[rows]])
+
+    def masks(self, rows: np.ndarray) -> np.ndarray:
+        """Return stored masks ``(n, K, S, S)`` bool of table rows, structure k = label k."""
+        return masks.unpack(np.asarray(self.store.masks[self.index[rows]]), self.store.structures)
+
+    def spacing(self, rows: np.ndarray) -> np.ndarray | None:
+        """Return mm per stored pixel, down and across, ``(n, 2)``; ``None`` where one is unknown.
+
+        A plugin's ``extent`` says how large a film is.
+        """
+        extent = self.spec.extent
+        if extent is None:
+            return None
+        images = self.table.frame["image"].iloc[rows]
+        sides = np.array([extent(Row(image), self.options) for image in images], dtype=float)
+        sides = sides.reshape(-1, 2)
+        if self.store.fit != "squash":  # the longer side is the square's, or the shorter one
+            longest = self.store.fit == "pad"
+            side = sides.max(axis=1) if longest else sides.min(axis=1)
+            sides = np.stack([side, side], axis=1)
+        return sides / self.store.size if np.isfinite(sides).all() else None
 
 
 def training_targets(raw: np.ndarray, schema: LabelSchema, uniform: np.ndarray) -> np.ndarray:
@@ -110,7 +135,6 @@ def open_corpus(
         DataError: no root, a wrong table, or unreadable films beyond ``store.max_bad``.
     """
     table, options, moved = read_split(spec, registry, config, roots=roots)
-    images = table.frame["image"].tolist()
 
     def report(done: int, total: int) -> None:
         if progress is not None:
@@ -119,10 +143,11 @@ def open_corpus(
     store = ensure(
         spec,
         options,
-        images,
+        table.films,
         folder=Path(config.store.folder) if config.store.folder else default_folder(),
         size=config.store.size,
         fit=config.store.fit,
+        structures=table.structures,
         workers=config.store.workers,
         max_bad=config.store.max_bad,
         progress=report,
@@ -132,8 +157,9 @@ def open_corpus(
         schema=table.schema,
         table=table,
         store=store,
-        index=store.rows(images),
+        index=store.rows(table.frame["image"].tolist()),
         made_validation=moved,
+        options=options,
     )
 
 

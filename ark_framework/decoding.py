@@ -19,15 +19,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ark_framework import masks
 from ark_framework.errors import ArkError, DataError, MachineError, PluginError
 from ark_framework.images import fit_square, read_color, read_image, resolve_below
 
-# (n, C, S, S) uint8, black where a film is unreadable; and image -> reason.
+# (n, C + B, S, S) uint8, black where a film is unreadable; and image -> reason.
 Decoded = tuple[np.ndarray, dict[str, str]]
 
 
 class Row(NamedTuple):
-    """What a dataset's ``read_image`` is given."""
+    """What a dataset's ``read_image`` and ``read_mask`` are given."""
 
     image: str
 
@@ -39,6 +40,7 @@ class Reader:
     Attributes:
         root: The folder that images are below; may be ``None`` where ``read`` is given.
         read: The plugin's ``read_image(row, options)``, else the core reads files.
+        read_mask: The plugin's ``read_mask(row, options)``, where there are ``structures``.
     """
 
     root: Path | None
@@ -46,19 +48,24 @@ class Reader:
     size: int
     fit: str
     read: Callable[[Any, Any], np.ndarray] | None = None
+    read_mask: Callable[[Any, Any], np.ndarray] | None = None
+    structures: int = 0
     options: Any = None
 
     def __post_init__(self) -> None:
         if self.read is None and self.root is None:
             raise PluginError("a dataset without read_image needs an option 'root'")
+        if self.structures and self.read_mask is None:
+            raise PluginError("a dataset of masks needs read_mask")
 
     def decode(self, images: Sequence[str]) -> Decoded:
-        """Decode some films; a film that cannot be read is named with its reason."""
-        films = np.zeros((len(images), self.channels, self.size, self.size), dtype=np.uint8)
+        """Decode some films; one that cannot be read, or its mask, is named with the reason."""
+        planes = self.channels + masks.planes(self.structures)
+        films = np.zeros((len(images), planes, self.size, self.size), dtype=np.uint8)
         failed: dict[str, str] = {}
         for row, image in enumerate(images):
             try:
-                films[row] = fit_square(self._pixels(image), self.size, self.fit)
+                films[row] = self._square(image)
             except MachineError:
                 raise
             except ArkError as error:
@@ -66,6 +73,14 @@ class Reader:
             except Exception as error:  # a plugin's reader raises what it likes
                 failed[image] = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
         return films, failed
+
+    def _square(self, image: str) -> np.ndarray:
+        pixels = self._pixels(image)
+        film = fit_square(pixels, self.size, self.fit)
+        if self.read_mask is None:
+            return film
+        mask = self._checked_mask(self.read_mask(Row(image), self.options), pixels.shape)
+        return np.concatenate([film, masks.pack(masks.fit(mask, self.size, self.fit))])
 
     def _pixels(self, image: str) -> np.ndarray:
         if self.read is not None:
@@ -83,6 +98,20 @@ class Reader:
             wanted = "(H, W)" if self.channels == 1 else "(H, W) or (H, W, 3)"
             raise DataError(f"read_image gave {dtype} {shape}, not uint8 or uint16 {wanted}")
         return pixels
+
+    def _checked_mask(self, mask: np.ndarray, film: tuple[int, ...]) -> np.ndarray:
+        shape: tuple[int, ...] = getattr(mask, "shape", ())
+        dtype = getattr(mask, "dtype", None)
+        if dtype != np.bool_ or len(shape) != 3 or shape[0] != self.structures or 0 in shape:
+            raise DataError(f"read_mask gave {dtype} {shape}, not bool ({self.structures}, H, W)")
+        (height, width), (tall, wide) = film[:2], shape[1:]
+        # A film or mask that was resized has sides that were rounded, by a pixel at the most.
+        rounded = max(height + width, tall + wide)
+        if abs(tall * width - wide * height) > rounded:
+            raise DataError(
+                f"its mask is {wide} x {tall}, another shape than the film's {width} x {height}"
+            )
+        return mask
 
 
 def cores() -> int:

@@ -49,64 +49,32 @@ class Encoder(Protocol):
         ...
 
 
-class ArkModel(nn.Module):
-    """An encoder, a projector and one head per task.
+class FilmEncoder(nn.Module):
+    """An encoder that takes films as they are stored, of one channel or three.
 
     Args:
         backbone: A module as :class:`ark_framework.BackboneSpec` describes it.
-        heads: By task name.
-        config: Projector and normalization.
-        size: Side of the views in pixels, for the dry forward that finds the widths.
-        channels: Channels of the stored films, 1 or 3.
+        normalize: ``imagenet`` standardizes by ImageNet's constants, ``none`` leaves 0..1.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(
-        self,
-        backbone: Any,
-        heads: Mapping[str, HeadPlan],
-        *,
-        config: ModelConfig,
-        size: int,
-    ) -> None:
+    def __init__(self, backbone: Any, *, normalize: str) -> None:
         super().__init__()
         self.backbone = backbone
-        self._normalize = config.normalize == "imagenet"
+        self._normalize = normalize == "imagenet"
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
-        self.widths = _widths(self, size)
-        self.projector, projected = _projector(self.widths["pooled"], config)
-        self.widths["projected"] = projected
-        self.inputs = {name: plan.spec.input for name, plan in heads.items()}
-        self.heads = nn.ModuleDict(
-            {
-                name: plan.spec.build(self.widths[plan.spec.input], plan.schema)
-                for name, plan in heads.items()
-            }
-        )
 
     @property
     def encoder(self) -> Encoder:
         """The backbone, under the names that the core uses."""
         return cast("Encoder", self.backbone)
 
-    def encode(self, views: Tensor) -> Features:
-        """Return the features of ``views`` (B, C, S, S), floats in 0..1."""
-        last = self.encoder.forward_maps(self._prepare(views))[-1]
-        pooled = self.encoder.pool(last)
-        return Features(map=last, pooled=pooled, projected=self.projector(pooled))
-
-    def classify(self, task: str, features: Features, films: slice = slice(None)) -> Tensor:
-        """Return the logits ``(b, labels)`` of one task for some films of a batch."""
-        head: nn.Module = self.heads[task]
-        logits: Tensor = head(getattr(features, self.inputs[task])[films])
-        return logits
-
-    def forward(self, views: Tensor, task: str) -> Tensor:
-        """Return the logits ``(B, labels)`` of one task."""
-        return self.classify(task, self.encode(views))
+    def maps(self, views: Tensor) -> list[Tensor]:
+        """Return the feature maps of ``views`` (B, C, S, S), floats in 0..1, finest first."""
+        return self.encoder.forward_maps(self._prepare(views))
 
     def _prepare(self, views: Tensor) -> Tensor:
         wanted = int(self.encoder.in_chans)
@@ -120,6 +88,53 @@ class ArkModel(nn.Module):
         if views.shape[1] == 1:
             return views.expand(-1, wanted, -1, -1)
         return views.mean(dim=1, keepdim=True)
+
+
+class ArkModel(FilmEncoder):
+    """An encoder, a projector and one head per task.
+
+    Args:
+        backbone: A module as :class:`ark_framework.BackboneSpec` describes it.
+        heads: By task name.
+        config: Projector and normalization.
+        size: Side of the views in pixels, for the dry forward that finds the widths.
+    """
+
+    def __init__(
+        self,
+        backbone: Any,
+        heads: Mapping[str, HeadPlan],
+        *,
+        config: ModelConfig,
+        size: int,
+    ) -> None:
+        super().__init__(backbone, normalize=config.normalize)
+        self.widths = _widths(self, size)
+        self.projector, projected = _projector(self.widths["pooled"], config)
+        self.widths["projected"] = projected
+        self.inputs = {name: plan.spec.input for name, plan in heads.items()}
+        self.heads = nn.ModuleDict(
+            {
+                name: plan.spec.build(self.widths[plan.spec.input], plan.schema)
+                for name, plan in heads.items()
+            }
+        )
+
+    def encode(self, views: Tensor) -> Features:
+        """Return the features of ``views`` (B, C, S, S), floats in 0..1."""
+        last = self.maps(views)[-1]
+        pooled = self.encoder.pool(last)
+        return Features(map=last, pooled=pooled, projected=self.projector(pooled))
+
+    def classify(self, task: str, features: Features, films: slice = slice(None)) -> Tensor:
+        """Return the logits ``(b, labels)`` of one task for some films of a batch."""
+        head: nn.Module = self.heads[task]
+        logits: Tensor = head(getattr(features, self.inputs[task])[films])
+        return logits
+
+    def forward(self, views: Tensor, task: str) -> Tensor:
+        """Return the logits ``(B, labels)`` of one task."""
+        return self.classify(task, self.encode(views))
 
 
 def _projector(width: int, config: ModelConfig) -> tuple[nn.Module, int]:
@@ -138,7 +153,7 @@ def _widths(model: ArkModel, size: int) -> dict[str, int]:
     try:
         with torch.no_grad():
             blank = torch.zeros(1, 1, size, size)
-            last = model.encoder.forward_maps(model._prepare(blank))[-1]
+            last = model.maps(blank)[-1]
             pooled = model.encoder.pool(last)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ConfigError(
@@ -193,6 +208,6 @@ def estimate(model: ArkModel, views: Iterable[Tensor]) -> None:
         norm.training = True
     with torch.no_grad():
         for batch in views:
-            model.encoder.pool(model.encoder.forward_maps(model._prepare(batch))[-1])
+            model.encoder.pool(model.maps(batch)[-1])
     for norm in norms:
         norm.training = False

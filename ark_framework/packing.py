@@ -54,6 +54,7 @@ def ensure(
     folder: Path,
     size: int,
     fit: Fit,
+    structures: int = 0,
     workers: int | None = None,
     max_bad: int = 0,
     progress: Progress | None = None,
@@ -68,6 +69,8 @@ def ensure(
         folder: Where stores are.
         size: Side of the square in pixels.
         fit: How a film becomes a square.
+        structures: How many structures its masks have, which are packed beside the films; 0 for
+            films alone.
         workers: Processes; all cores when ``None``.  Few films are decoded in this one.
         max_bad: Unreadable films to put up with.
         progress: Called with films done and films in all.
@@ -77,7 +80,9 @@ def ensure(
         DataError: more than ``max_bad`` films cannot be read; a list of them is written.
         MachineError: no room on the disk, a codec is missing, or a worker died.
     """
-    source = Source(spec=spec, options=options, images=tuple(images), size=size, fit=fit)
+    source = Source(
+        spec=spec, options=options, images=tuple(images), size=size, fit=fit, structures=structures
+    )
     sizes, times = source.stats()
     path = folder / f"{spec.name}-{source.fingerprint(sizes)}"
     if not (path / "manifest.json").is_file():
@@ -105,18 +110,20 @@ class _Pack:
     @property
     def shape(self) -> tuple[int, int, int, int]:
         source = self.source
-        return len(source.images), source.spec.channels, source.size, source.size
+        return len(source.images), source.planes, source.size, source.size
 
     @property
     def reader(self) -> Reader:
-        spec = self.source.spec
+        source, spec = self.source, self.source.spec
         return Reader(
-            root=self.source.root,
+            root=source.root,
             channels=spec.channels,
-            size=self.source.size,
-            fit=self.source.fit,
+            size=source.size,
+            fit=source.fit,
             read=spec.read_image,
-            options=self.source.options if spec.read_image else None,
+            read_mask=spec.read_mask if source.structures else None,
+            structures=source.structures,
+            options=source.options if spec.read_image or source.structures else None,
         )
 
 
@@ -235,6 +242,8 @@ def _finish(pack: _Pack, bad: dict[str, str]) -> None:
         "bad": bad,
         "sha256": checksum(partial / "images.npy"),
     }
+    if source.structures:
+        manifest["structures"] = source.structures
     (partial / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     for name in ("done.npy", "names", "files.npy"):
         (partial / name).unlink()

@@ -181,22 +181,17 @@ def choose_tasks(
         DataError: a dataset whose options name its labels has no root.
     """
 
-    def masks(spec: DatasetSpec) -> bool:
-        # Only where the options say what the labels are do they have to be read for it.
-        options = options_of(spec, config, roots=roots) if callable(spec.schema) else None
-        return registry.schema_of(spec, options).kind == "mask"
-
     asked = config.tasks
     if asked is None:
         asked = tuple(
             TaskConfig(dataset=name)
-            for name, spec in registry.datasets.items()
-            if _is_named(registry.origin("dataset", name).name, config) and not masks(spec)
+            for name in named(config, registry)
+            if not _holds_masks(registry.dataset(name), config, registry, roots=roots)
         )
     seen: set[str] = set()
     for task in asked:
         spec = registry.dataset(task.dataset)
-        if masks(spec):
+        if _holds_masks(spec, config, registry, roots=roots):
             raise ConfigError(
                 f"task {task.dataset!r}: a mask dataset does not pretrain; leave it out of --tasks"
             )
@@ -209,6 +204,24 @@ def choose_tasks(
             "nothing to train: name plugins with --plugins, such as --plugins ark-phantom"
         )
     return asked
+
+
+def named(config: RunConfig, registry: Registry) -> list[str]:
+    """Return the datasets of the plugins that were named, in order."""
+    return [
+        name
+        for name in registry.datasets
+        if _is_named(registry.origin("dataset", name).name, config)
+    ]
+
+
+def _holds_masks(
+    spec: DatasetSpec, config: RunConfig, registry: Registry, *, roots: Mapping[str, Path]
+) -> bool:
+    """Whether a dataset has masks and no labels."""
+    # Only where the options say what the labels are do they have to be read for it.
+    options = options_of(spec, config, roots=roots) if callable(spec.schema) else None
+    return registry.schema_of(spec, options).kind == "mask"
 
 
 def resolve(

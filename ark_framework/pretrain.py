@@ -23,7 +23,7 @@ from ark_framework.batches import Batches
 from ark_framework.config import OptimConfig
 from ark_framework.errors import RunError
 from ark_framework.events import StepRecord
-from ark_framework.model import ArkModel, trainable
+from ark_framework.model import ArkModel, FilmEncoder, trainable
 from ark_framework.plan import RunPlan, Visit
 from ark_framework.runtime import Runtime, seed_step
 from ark_framework.teacher import Teacher
@@ -98,7 +98,7 @@ class State:
     pending: list[StepResult] = field(default_factory=list)
 
 
-def make_optimizer(model: ArkModel, config: OptimConfig) -> torch.optim.Optimizer:
+def make_optimizer(model: FilmEncoder, config: OptimConfig) -> torch.optim.Optimizer:
     """Build the optimizer; weight decay spares vectors (biases and norms).
 
     Fused on every device: the fused kernels obey ``found_inf``, which gates the update without

@@ -44,7 +44,8 @@ class LabelSchema:
     Args:
         name: Unique among the plugins of a run, such as ``"chexpert-14"``.
         kind: ``multilabel`` (each label 1, 0, NaN = not annotated, -1 = uncertain), ``multiclass``
-            (exactly one 1 per row, or all NaN) or ``mask`` (one binary structure per label).
+            (exactly one 1 per row, or all NaN) or ``mask`` (one binary structure per label; they
+            may overlap).
         labels: Label names; column ``i`` of every target and output is ``labels[i]``.
         report: The labels that are scored; all of them when ``None``.
         uncertain: What a -1 becomes in training: ``ignore`` (excluded), ``zeros``, ``ones``, or
@@ -136,7 +137,8 @@ class DatasetSpec:
             ``schema(options) -> LabelSchema`` where the user's options name the labels.
         options: The plugin's own pydantic type; ``root: Path`` if it reads files.
         read: ``read(options) -> DataFrame``, one row per image of all splits; columns as in
-            :mod:`ark_framework.annotations`.
+            :mod:`ark_framework.annotations`.  For kind ``mask`` a label's column may be left out;
+            where it is NaN, that structure was not drawn on that film.
         fixture: ``fixture(folder) -> options`` writes a licence-free miniature in the official
             layout and returns the options that read it.
         card: Terms, citation, expected rows.
@@ -145,11 +147,14 @@ class DatasetSpec:
         channels: Channels stored per image, 1 (grey) or 3.
         read_image: ``read_image(row, options) -> array`` of shape ``(H, W)`` or ``(H, W, 3)``,
             uint8 or uint16, for sources that are not image files; files are read by the core when
-            ``None``.  ``row`` is a named tuple of the table's row.
-        read_mask: ``read_mask(row, options) -> bool array (K, H, W)``, native size, structure k =
-            label k; only for kind ``mask``.
-        reader_version: Change it when ``read_image`` begins to give other pixels; it is part of
-            the store's fingerprint.
+            ``None``.  ``row`` is a named tuple of the table's row; packing gives ``image`` alone.
+        read_mask: ``read_mask(row, options) -> bool array (K, H, W)``, structure k = label k, in
+            the film's aspect and any size; only for kind ``mask``.  It is packed with the film, and
+            a film whose mask cannot be read is unreadable.
+        extent: ``extent(row, options) -> (height, width)`` of a film in mm, where that is known,
+            for a mask dataset: distances are then in mm and else in pixels.
+        reader_version: Change it when ``read_image`` or ``read_mask`` begins to give other pixels;
+            it is part of the store's fingerprint.
     """
 
     name: str
@@ -163,6 +168,7 @@ class DatasetSpec:
     channels: Literal[1, 3] = 1
     read_image: Callable[[Any, Any], np.ndarray] | None = None
     read_mask: Callable[[Any, Any], np.ndarray] | None = None
+    extent: Callable[[Any, Any], tuple[float, float]] | None = None
     reader_version: str = "1"
 
     def __post_init__(self) -> None:
@@ -218,8 +224,9 @@ class LossSpec:
 
     An entry whose target is NaN must be zero with zero gradient, and the result must stay attached
     to the graph even when every entry is NaN.  The core divides the sum by the annotated entries
-    of the global batch.  Kind ``consistency``: ``build(None)`` gives ``(student projection,
-    teacher projection) -> (B,)``.
+    of the global batch.  Kind ``mask``: ``(logits, target)``, each ``(B, K, H, W)``, to ``(B, K)``;
+    a structure that is not drawn on a film is NaN throughout.  Kind ``consistency``:
+    ``build(None)`` gives ``(student projection, teacher projection) -> (B,)``.
 
     Args:
         name: Unique name.

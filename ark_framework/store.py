@@ -1,9 +1,11 @@
 """Packed films: one uint8 array per dataset, decoded once, read by memory map.
 
-``<folder>/<dataset>-<fingerprint>/`` holds ``images.npy`` ``(N, C, S, S)`` uint8, ``table.npz``
-(image names, bytes, times, which are readable) and ``manifest.json``.  The fingerprint covers
-relative paths and sizes, side, fit, channels and reader version, and the options of a dataset that
-draws its own images; file times are left to ``verify``.  ``packing`` writes stores.
+``<folder>/<dataset>-<fingerprint>/`` holds ``images.npy`` ``(N, C + B, S, S)`` uint8, each film's
+channels and then the bits of its mask, so that the two cannot part; ``table.npz`` (image names,
+bytes, times, which are readable) and ``manifest.json``.  The fingerprint covers relative paths and
+sizes, side, fit, channels and reader version, the options of a dataset that draws its own images,
+and of one with masks their number and the options, which may say where masks lie; file times are
+left to ``verify``.  ``packing`` writes stores.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from zipfile import BadZipFile
 import numpy as np
 import platformdirs
 
+from ark_framework import masks
 from ark_framework.errors import DataError
 from ark_framework.specs import DatasetSpec
 
@@ -39,6 +42,12 @@ class Source:
     images: tuple[str, ...]
     size: int
     fit: Fit
+    structures: int = 0
+
+    @property
+    def planes(self) -> int:
+        """Stored planes of a film: its channels, and those of its mask's bits."""
+        return self.spec.channels + masks.planes(self.structures)
 
     @property
     def root(self) -> Path | None:
@@ -62,12 +71,13 @@ class Source:
 
     def fingerprint(self, sizes: np.ndarray) -> str:
         """Return 16 hexadecimal digits that name the store's content."""
-        # Options of a dataset of plain files choose rows and labels, never pixels.
-        drawn = self.spec.read_image is not None
+        # Options of a dataset of plain films choose rows and labels, never pixels.
+        drawn = self.spec.read_image is not None or self.structures > 0
         options = self.options.model_dump(mode="json", exclude={"root"}) if drawn else {}
         spec = self.spec
         head = [STORE_VERSION, spec.name, spec.reader_version, spec.channels]
         head += [self.size, self.fit, options]
+        head += [self.structures] if self.structures else []  # names of other stores stay
         digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
         for index in sorted(range(len(self.images)), key=self.images.__getitem__):
             digest.update(f"\0{self.images[index]}\0{sizes[index]}".encode())
@@ -80,16 +90,21 @@ class Store:
 
     Attributes:
         images: Memory map ``(N, C, S, S)`` uint8.
+        masks: Memory map ``(N, B, S, S)`` uint8 of the bits of masks (see
+            :mod:`ark_framework.masks`); ``B`` is 0 without them.
+        structures: How many structures a mask has.
         names: Image names, row by row.
         bad: Unreadable images and the reasons; their rows are black.
     """
 
     folder: Path
     images: np.ndarray
+    masks: np.ndarray
     names: tuple[str, ...]
     fingerprint: str
     size: int
     channels: int
+    structures: int
     fit: str
     bad: Mapping[str, str]
 
@@ -119,23 +134,27 @@ def open_store(path: Path) -> Store:
     """
     try:
         manifest = json.loads((path / "manifest.json").read_text("utf-8"))
-        images = np.load(path / "images.npy", mmap_mode="r", allow_pickle=False)
+        whole = np.load(path / "images.npy", mmap_mode="r", allow_pickle=False)
         names = _table(path)[0]
-        shape = (len(names), manifest["channels"], manifest["size"], manifest["size"])
-        if images.shape != shape or images.dtype != np.uint8:
-            raise ValueError(f"images.npy holds {images.dtype} {images.shape}, not uint8 {shape}")
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        channels, structures = manifest["channels"], manifest.get("structures", 0)
+        size = manifest["size"]
+        shape = (len(names), channels + masks.planes(structures), size, size)
+        if whole.shape != shape or whole.dtype != np.uint8:
+            raise ValueError(f"images.npy holds {whole.dtype} {whole.shape}, not uint8 {shape}")
+    except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile) as error:
         reason = " ".join(str(error).split())[:160]
         raise DataError(
             f"store {path} is damaged ({reason}); delete that folder and it is packed again"
         ) from error
     return Store(
         folder=path,
-        images=images,
+        images=whole[:, :channels],
+        masks=whole[:, channels:],
         names=names,
         fingerprint=manifest["fingerprint"],
-        size=manifest["size"],
-        channels=manifest["channels"],
+        size=size,
+        channels=channels,
+        structures=structures,
         fit=manifest["fit"],
         bad=manifest["bad"],
     )

@@ -133,7 +133,9 @@ def finished(folder: Path) -> bool:
     return about.is_file() and json.loads(about.read_text("utf-8"))["status"] == "finished"
 
 
-def compared(out: Path, study: Mapping[str, Any], roots: Mapping[str, Path]) -> str:
+def compared(
+    out: Path, study: Mapping[str, Any], roots: Mapping[str, Path], *, title: str | None = None
+) -> str:
     """Run a study and return its tables as Markdown, one heading lower."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "study.yaml").write_text(yaml.safe_dump(dict(study), sort_keys=False), "utf-8")
@@ -143,7 +145,7 @@ def compared(out: Path, study: Mapping[str, Any], roots: Mapping[str, Path]) -> 
     text = (out / "table.md").read_text("utf-8").partition("\n## Settings")[0]
     lines = [line for line in text.splitlines() if not line.startswith(("# ", "20"))]
     lower = ["#" + line if line.startswith("## ") else line for line in lines]
-    return "\n".join(["", f"## {next(iter(roots))}", *lower, ""])
+    return "\n".join(["", f"## {title or next(iter(roots))}", *lower, ""])
 
 
 def table(

@@ -89,10 +89,10 @@ def config_page() -> str:
 
 
 def study_page() -> str:
-    """Every key of a study: what ``ark probe``, ``finetune`` and ``compare`` may be told."""
+    """Every key of a study: what commands about models on datasets may be told."""
     lines = [
-        "What the file of `ark compare` holds, and what `--set` changes in `ark probe` and "
-        "`ark finetune`.",
+        "What the file of `ark compare` holds, and what `--set` changes in `ark probe`, "
+        "`ark finetune` and `ark segment`.",
         "",
     ]
     return _page("Studies", [*lines, *_listed(settings.StudyConfig), ""])
@@ -205,7 +205,8 @@ def _keys(model: type[config.Section], prefix: str) -> Iterator[tuple[str, Any, 
 
 def _key(model: type[config.Section], name: str) -> str:
     field = model.model_fields[name]
-    kind = inspect.get_annotations(model)[name]
+    own = (inspect.get_annotations(each) for each in model.__mro__)
+    kind = next(each[name] for each in own if name in each)
     bounds = " and ".join(
         f"{sign} {getattr(each, word):g}"
         for each in field.metadata

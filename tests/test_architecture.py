@@ -13,7 +13,16 @@ PACKAGE = Path(ark_framework.__file__).parent
 PAGE = PACKAGE.parent / "docs" / "explanation" / "architecture.md"
 HEAVY = {"torch", "torchvision", "timm"}
 # Slow or optional libraries that a function may import when it is called.
-EXTRAS = {"captum", "pydicom", "sklearn", "scipy", "pytest", "torch", "pydantic"}
+EXTRAS = {
+    "captum",
+    "pydantic",
+    "pydicom",
+    "pytest",
+    "scipy",
+    "segmentation_models_pytorch",
+    "sklearn",
+    "torch",
+}
 
 
 def rooms() -> tuple[list[str], int]:

@@ -37,8 +37,9 @@ def packed(folder: Path, films: np.ndarray) -> stores.Store:
     """Return a store of drawn films, as packing would have left it."""
     folder.mkdir()
     return stores.Store(
-        folder=folder, images=films, names=tuple(map(str, range(len(films)))), fingerprint="",
-        size=films.shape[-1], channels=1, fit="squash", bad={},
+        folder=folder, images=films, masks=films[:, :0], structures=0,
+        names=tuple(map(str, range(len(films)))), fingerprint="", size=films.shape[-1], channels=1,
+        fit="squash", bad={},
     )  # fmt: skip
 
 

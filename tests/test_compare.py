@@ -31,9 +31,9 @@ from ark_framework.transfer.compare import (
 )
 from ark_framework.transfer.files import markdown, outcome_frame, table_frame
 from ark_framework.transfer.outcome import Outcome, outcome
+from ark_framework.transfer.pieces import predictions_of
 from ark_framework.transfer.settings import parse
 from ark_framework.transfer.sheets import score_sheets, sheets
-from ark_framework.transfer.study import predictions_of
 
 CLEAN = {"films": {"yes": 0, "no": 40, "unknown": 0}, "patients": {"yes": 0, "no": 40}}
 HOSTILE = '<script>alert(1)</script> | "a" & *b*'

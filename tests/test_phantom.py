@@ -13,6 +13,7 @@ from ark_framework.builtin import phantom
 from ark_framework.builtin.phantom import PhantomOptions, ark_datasets
 from ark_framework.builtin.phantom.case import FINDINGS, HOSPITALS, Case, make_case, split_of
 from ark_framework.builtin.phantom.film import STRUCTURES, draw, masks
+from ark_framework.builtin.phantom.ribs import RIBS, ribs
 
 SPECS = {spec.name: spec for spec in ark_datasets()}
 NORTH = HOSPITALS["north"]
@@ -126,5 +127,25 @@ def test_no_pixel_has_a_fixed_meaning() -> None:
 
 def test_the_generator_names_itself() -> None:
     """Version and hash of the generator are part of every store's and run's record."""
-    for spec in SPECS.values():
-        assert spec.reader_version == f"{phantom.VERSION}-{phantom.generator_hash()}"
+    for name, spec in SPECS.items():
+        own = ("ribs.py",) if name == "phantom-ribs" else ()
+        assert spec.reader_version == f"{phantom.VERSION}-{phantom.generator_hash(*own)}"
+
+
+def test_ribs_are_the_bright_stripes() -> None:
+    """Twenty ribs, none over another; the film is brighter along each than beside it."""
+    gaps = []
+    for film in range(30):
+        case = make_case(NORTH, 10_000_000 + film)
+        found, picture = ribs(case, 128), draw(case, 128).astype(float)
+        assert found.shape == (len(RIBS), 128, 128)
+        assert found.sum(axis=0).max() == 1
+        bone = found.any(axis=0)
+        # Some pixels above and below a rib, where no other one is.
+        beside = (np.roll(bone, 4, axis=0) | np.roll(bone, -4, axis=0)) & ~bone
+        gaps.append(picture[bone].mean() - picture[beside].mean())
+        left = np.flatnonzero(found[: len(RIBS) // 2].any(axis=(0, 1))).mean()
+        right = np.flatnonzero(found[len(RIBS) // 2 :].any(axis=(0, 1))).mean()
+        assert right < left  # the patient's left is on the right of the film
+    assert min(gaps) > 1
+    assert np.mean(gaps) > 4

@@ -521,6 +521,8 @@ def test_a_million_names_are_found_at_once(tmp_path: Path) -> None:
     store = Store(
         folder=tmp_path,
         images=np.zeros((0, 1, 1, 1), dtype=np.uint8),
+        masks=np.zeros((0, 0, 1, 1), dtype=np.uint8),
+        structures=0,
         names=names,
         fingerprint="0",
         size=1,

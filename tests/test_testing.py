@@ -32,7 +32,7 @@ test_phantom = conformance("phantom")
 test_table = conformance("ark-plugin-table")
 
 PHANTOM = {spec.name: spec for spec in phantom.ark_datasets()}
-NORTH = PHANTOM["phantom-north"]
+NORTH, ORGANS = PHANTOM["phantom-north"], PHANTOM["phantom-organs"]
 NORTH_LABELS = set(plugins.load(["ark-phantom"]).schema_of(NORTH).labels)
 FIRST = first.SPEC
 # The checks that were seen to catch a fault; the tests of this file run in order, in one process.
@@ -92,6 +92,12 @@ def _floats(row: Any, options: Any) -> np.ndarray:
 
 def _two_masks(row: Any, options: Any) -> np.ndarray:
     return np.zeros((2, 8, 8), dtype=bool)
+
+
+def _mask_by_sex(row: Any, options: Any) -> np.ndarray:
+    masks: np.ndarray = ORGANS.read_mask(row, options)  # type: ignore[misc]
+    # Packing gives the image alone.
+    return masks[::-1] if getattr(row, "sex", None) == "F" else masks
 
 
 def _seeding(options: Any) -> pd.DataFrame:
@@ -193,7 +199,12 @@ def _loose_fixture(folder: Path) -> _Loose:
         ("films_can_be_packed", replace(NORTH, read_image=_blank), "is blank"),
         ("films_can_be_packed", replace(NORTH, read_image=_floats), "not uint8"),
         ("reading_changes_no_file", replace(TABLE, read=_writing), "'cache.csv'"),
-        ("masks_fit_their_films", replace(PHANTOM["phantom-organs"], read_mask=_two_masks), "(2,"),
+        ("masks_fit_their_films", replace(ORGANS, read_mask=_two_masks), "(2,"),
+        (
+            "masks_survive_packing",
+            replace(ORGANS, read_mask=_mask_by_sex),
+            "is packed otherwise",
+        ),
         ("defaults_exist", replace(NORTH, head="absent"), "no head 'absent'"),
         (
             "options_refuse_unknown_keys",

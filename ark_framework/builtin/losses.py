@@ -37,6 +37,32 @@ def _cross_entropy(_: LabelSchema | None) -> TensorLoss:
     return cross_entropy
 
 
+# Milletari et al. 2016 (V-Net); smooth 1, as the published segmentation had it, keeps an empty
+# mask from asking for the impossible.  Each film counts as much as another, where the published
+# loss took a whole batch as one film.
+SMOOTH = 1.0
+
+
+def _dice(_: LabelSchema | None) -> TensorLoss:
+    def dice(output: Tensor, target: Tensor) -> Tensor:
+        blank = target.isnan().flatten(2).any(dim=2)
+        truth = target.nan_to_num().flatten(2)
+        found = output.sigmoid().flatten(2)
+        shared, whole = (found * truth).sum(dim=2), (found + truth).sum(dim=2)
+        return (1.0 - (2.0 * shared + SMOOTH) / (whole + SMOOTH)).masked_fill(blank, 0.0)
+
+    return dice
+
+
+def _bce_dice(schema: LabelSchema | None) -> TensorLoss:
+    bce, dice = _bce(schema), _dice(schema)
+
+    def both(output: Tensor, target: Tensor) -> Tensor:
+        return dice(output, target) + bce(output, target).flatten(2).mean(dim=2)
+
+    return both
+
+
 def _mse(_: LabelSchema | None) -> TensorLoss:
     def mse(student: Tensor, teacher: Tensor) -> Tensor:
         return (student - teacher).square().mean(dim=1)
@@ -58,4 +84,6 @@ SPECS = [
     LossSpec(name="cross_entropy", kinds=("multiclass",), build=_cross_entropy),
     LossSpec(name="mse", kinds=("consistency",), build=_mse),
     LossSpec(name="cosine", kinds=("consistency",), build=_cosine),
+    LossSpec(name="dice", kinds=("mask",), build=_dice),
+    LossSpec(name="bce-dice", kinds=("mask",), build=_bce_dice),
 ]

@@ -28,6 +28,7 @@ COMMANDS = {
     "embed": ("ark_framework.cli.embed:embed", "Write a dataset's embeddings into a file."),
     "probe": ("ark_framework.cli.probe:probe", "Fit classifiers on models' embeddings."),
     "finetune": ("ark_framework.cli.finetune:finetune", "Train models on one dataset each."),
+    "segment": ("ark_framework.cli.segment:segment", "Train models to find masks."),
     "compare": ("ark_framework.cli.compare:compare", "Models on datasets, in one table."),
     "demo": ("ark_framework.cli.demo:demo", "Train on drawn films; needs no data."),
     "data": ("ark_framework.cli.data:data", "List, link, verify, pack, audit, see datasets."),

@@ -88,9 +88,8 @@ def _open(chosen: Chosen, name: str, report: PackingBar, *, declared: bool) -> A
     table, options = chosen.read(spec)
     if declared:
         return Audited(table=table)
-    images = table.frame["image"].tolist()
-    store = chosen.pack(spec, options, images, report=lambda done, total: report(name, done, total))
-    return Audited(table=table, store=store, index=store.rows(images))
+    store = chosen.pack(spec, options, table, report=lambda done, total: report(name, done, total))
+    return Audited(table=table, store=store, index=store.rows(table.frame["image"].tolist()))
 
 
 def _summary(chosen: Chosen, found: Audit) -> dict[str, Any]:

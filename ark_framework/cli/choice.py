@@ -58,7 +58,12 @@ class Chosen:
         return Path(told) if told else default_folder()
 
     def pack(
-        self, spec: DatasetSpec, options: Any, images: list[str], *, report: Callable[..., None]
+        self,
+        spec: DatasetSpec,
+        options: Any,
+        table: AnnotationTable,
+        *,
+        report: Callable[..., None],
     ) -> Store:
         """Open a dataset's store, or pack it."""
         from ark_framework.packing import ensure
@@ -67,10 +72,11 @@ class Chosen:
         return ensure(
             spec,
             options,
-            images,
+            table.films,
             folder=self.folder,
             size=store.size,
             fit=store.fit,
+            structures=table.structures,
             workers=store.workers,
             max_bad=store.max_bad,
             progress=report,

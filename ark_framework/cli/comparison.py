@@ -20,10 +20,10 @@ from ark_framework.cli.console import sheet as open_sheet
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ark_framework.transfer.cells import Cell, Sheet
     from ark_framework.transfer.compare import Comparison, Curve
     from ark_framework.transfer.outcome import Outcome
     from ark_framework.transfer.settings import StudyConfig
-    from ark_framework.transfer.sheets import Cell, Sheet
 
 HEADING = "Models compared"
 RESEARCH = "Research use only; not for diagnosis."
@@ -101,7 +101,10 @@ def settings(config: StudyConfig) -> dict[str, str]:
         taken.append("probe")
     if "finetune" in config.protocols:
         taken.append("finetune")
-    told["finetune"]["views"].pop("size")  # the model's own is taken
+    if "segment" in config.protocols:
+        taken.append("segment")
+    for protocol in ("finetune", "segment"):
+        told[protocol]["views"].pop("size")  # the model's own is taken
     shown = dict(_flat({name: told[name] for name in taken}))
     return {
         name: _bare(text) if name.startswith("models.") else text for name, text in shown.items()
@@ -126,7 +129,8 @@ def _about(found: Comparison, outcomes: Sequence[Outcome]) -> Iterator[str]:
 
 def _chart(curve: Curve, styles: Mapping[str, dict[str, str]]) -> dict[str, Any]:
     from ark_framework.report import chart
-    from ark_framework.transfer.sheets import UNITS, bounds, number, tick, title
+    from ark_framework.transfer.cells import bounds, number
+    from ark_framework.transfer.sheets import UNITS, tick, title
 
     lines = {
         model: [chart.Mean(p.x, p.mean, p.low, p.high) for p in points]

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
     from ark_framework.specs import DatasetSpec
 
 Report = Callable[[int, int], None]
-# Films of a dataset on a preview, where --limit does not say otherwise.
-SHOWN = 8
-
 
 paged = click.option(
     "--html", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
@@ -128,24 +124,27 @@ def pack(data: tuple[str, ...], as_json: bool, **given: Any) -> None:
     with _packing(as_json) as (console, report):
         for spec in chosen.specs:
             table, options = chosen.read(spec)
-            images = table.frame["image"].tolist()
-            store = chosen.pack(spec, options, images, report=report(spec.name))
+            store = chosen.pack(spec, options, table, report=report(spec.name))
+            count = int(store.images.nbytes + store.masks.nbytes)
             found.append(
                 {
                     "dataset": spec.name,
                     "films": len(store.images),
-                    "bytes": int(store.images.nbytes),
+                    "bytes": count,
                     "size": store.size,
                     "fit": store.fit,
+                    "structures": store.structures,
                     "store": str(store.folder),
                     "unreadable": dict(store.bad),
                 }
             )
             if not as_json:
                 bad = f", {len(store.bad)} unreadable left black" if store.bad else ""
+                many = f"{store.structures} structure{'s' * (store.structures > 1)}"
+                drawn = f" with masks of {many}" if store.structures else ""
                 console.print(
-                    f"{spec.name}: {len(store.images)} films of {store.size} x {store.size}, "
-                    f"{store.images.nbytes / 1e6:.0f} MB{bad}, in {store.folder}",
+                    f"{spec.name}: {len(store.images)} films of {store.size} x {store.size}"
+                    f"{drawn}, {count / 1e6:.0f} MB{bad}, in {store.folder}",
                     highlight=False, soft_wrap=True,
                 )  # fmt: skip
     if as_json:
@@ -186,18 +185,25 @@ def verify(data: tuple[str, ...], as_json: bool, **given: Any) -> None:
 def stats(data: tuple[str, ...], as_json: bool, html: Path | None, **given: Any) -> None:
     """Count labels, patients, sexes, views and ages per split, and of all datasets as one.
 
-    No film is read.  A film or patient that two datasets know as the same counts once in the whole.
+    No film is read but those of masks: they are packed, if they are not yet, and each structure's
+    area is measured.  A film or patient that two datasets know as the same counts once in the
+    whole.
 
     \b
     ark data stats --plugins ark-chestxray14 ark-rsna --html stats.html
     """
-    from ark_framework.cli import census
+    from ark_framework.cli import areas, census
 
-    chosen, read = _tables(data, given, html)
+    chosen, both = _tables(data, given, html)
+    read = [table for table, _ in both]
     found = {
         "datasets": {table.dataset: census.census(table) for table in read},
         "union": census.union(read),
     }
+    measured = _areas(chosen, both, as_json)
+    for name, splits in measured.items():
+        for split, structures in splits.items():
+            found["datasets"][name][split]["structures"] = structures
     _page(html, "stats.html", titles={s.name: s.card.title for s in chosen.specs}, **found)
     if as_json:
         click.echo(json.dumps(found, indent=1))
@@ -206,6 +212,8 @@ def stats(data: tuple[str, ...], as_json: bool, html: Path | None, **given: Any)
     for name, counts in found["datasets"].items():
         for laid in census.tables(name, counts):
             console.print(laid)
+        if name in measured:
+            console.print(areas.layout(name, measured[name]))
     for laid in census.union_tables(found["union"]) if len(read) > 1 else ():
         console.print(laid)
     _wrote(html)
@@ -225,8 +233,8 @@ def labels(data: tuple[str, ...], as_json: bool, html: Path | None, **given: Any
     """
     from ark_framework.cli import matrix
 
-    _, read = _tables(data, given, html)
-    found = matrix.matrix(read)
+    _, both = _tables(data, given, html)
+    found = matrix.matrix([table for table, _ in both])
     _page(html, "labels.html", notes=matrix.NOTES, **found)
     if as_json:
         click.echo(json.dumps(found, indent=1))
@@ -245,6 +253,8 @@ def labels(data: tuple[str, ...], as_json: bool, html: Path | None, **given: Any
 def preview(data: tuple[str, ...], as_json: bool, out: Path, **given: Any) -> None:
     """Write a contact sheet: some training films as packed, and both views of each.
 
+    Masks are drawn over the films, a color for each structure.
+
     \b
     ark data preview --plugins ark-rsna --limit 12 --out rsna.png
     """
@@ -252,14 +262,13 @@ def preview(data: tuple[str, ...], as_json: bool, out: Path, **given: Any) -> No
         raise ConfigError(f"{out} exists and is not overwritten; choose another --out")
     if out.suffix.lower() != ".png" or not out.parent.is_dir():
         raise ConfigError(f"--out {out}: name a .png file in a folder that exists")
-    from ark_framework.cli.sheet import Strip, contact_sheet
+    from ark_framework.cli.sheet import contact_sheet, some_films
 
     chosen = choose(data, **given)
     strips = []
     for spec in chosen.specs:
-        table, options = chosen.read(spec)
-        names, films = _some_films(chosen, spec, table, options)
-        strips.append(Strip(title=f"{spec.name} ({len(table)} films)", films=films))
+        names, strip = some_films(chosen, spec)
+        strips.append(strip)
         if as_json:
             click.echo(json.dumps({"dataset": spec.name, "films": names}))
     contact_sheet(strips, chosen.config.views, seed=chosen.config.seed).save(out)
@@ -267,40 +276,31 @@ def preview(data: tuple[str, ...], as_json: bool, out: Path, **given: Any) -> No
         click.echo(f"wrote {out}")
 
 
-def _some_films(
-    chosen: Chosen, spec: DatasetSpec, table: AnnotationTable, options: Any
-) -> tuple[list[str], Any]:
-    import numpy as np
-
-    from ark_framework.packing import ensure
-
-    rows = table.rows("train") if len(table.rows("train")) else np.arange(len(table))
-    drawn = np.random.default_rng(chosen.config.seed).permutation(rows)
-    images = table.frame["image"].iloc[np.sort(drawn[: chosen.config.limit or SHOWN])].tolist()
-    store = chosen.config.store
-    with TemporaryDirectory(prefix="ark-preview-") as folder:  # a look must not pack everything
-        packed = ensure(
-            spec, options, images, folder=Path(folder), size=store.size, fit=store.fit,
-            workers=1, max_bad=len(images),
-        )  # fmt: skip
-        kept = packed.rows(images)
-        if not (kept >= 0).any():
-            image, reason = next(iter(packed.bad.items()))
-            raise DataError(f"{spec.name}: no film could be read, the first {image!r}: {reason}")
-        films = np.array(packed.images[kept[kept >= 0]])
-    return [image for image, row in zip(images, kept, strict=True) if row >= 0], films
-
-
 def _tables(
     data: tuple[str, ...], given: dict[str, Any], html: Path | None
-) -> tuple[Chosen, list[AnnotationTable]]:
-    """Read the tables; a page's place is refused before, since reading takes a while."""
+) -> tuple[Chosen, list[tuple[AnnotationTable, Any]]]:
+    """Read tables and options; a page's place is refused before, since reading takes a while."""
     chosen = _every_film(data, given)
     if html is not None:
         from ark_framework.report import page
 
         page.check(html)
-    return chosen, [chosen.read(spec)[0] for spec in chosen.specs]
+    return chosen, [chosen.read(spec) for spec in chosen.specs]
+
+
+def _areas(
+    chosen: Chosen, read: list[tuple[AnnotationTable, Any]], as_json: bool
+) -> dict[str, dict[str, Any]]:
+    """Measure the structures of the datasets of masks, whose films are packed if need be."""
+    from ark_framework.cli.areas import areas
+
+    found = {}
+    with _packing(as_json) as (_, report):
+        for spec, (table, options) in zip(chosen.specs, read, strict=True):
+            if table.structures:
+                store = chosen.pack(spec, options, table, report=report(spec.name))
+                found[spec.name] = areas(table, store)
+    return found
 
 
 def _page(html: Path | None, template: str, **values: Any) -> None:

@@ -37,7 +37,8 @@ def studying(command: Command) -> Command:
         click.option(
             "--size",
             type=click.IntRange(min=16),
-            help="Side that random: and timm: models see, of films fitted to --resize.",
+            help="Side that random: and timm: models see, of films fitted to --resize; where masks "
+            "are found, side of all films, whole.",
         ),
         click.option(
             "--out",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -38,15 +38,17 @@ def examine(
     are files that no row names.  Problems are missing and empty films, other positives than the
     card's where the number of films is the card's, and a store that disagrees with the files.
     """
-    images = tuple(table.frame["image"])
-    source = Source(spec=spec, options=options, images=images, size=config.size, fit=config.fit)
+    source = Source(
+        spec=spec, options=options, images=tuple(table.films), size=config.size, fit=config.fit,
+        structures=table.structures,
+    )  # fmt: skip
     sizes, _ = source.stats()
     # A plugin that reads its own films may keep them in archives, where no file can be looked for.
     files = source.root is not None and spec.read_image is None
     problems, notes = [*_positives(spec.card, table)], [*_rows(spec.card, table)]
     if files:
         problems += _absent(source, sizes)
-        notes += _extra(source)
+        notes += _extra(replace(source, images=tuple(table.frame["image"])))
     path = folder / f"{spec.name}-{source.fingerprint(sizes)}"
     packed = (path / "manifest.json").is_file()
     if packed:

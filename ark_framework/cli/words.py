@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 import click
 
-WORDY = ("--plugins", "--tasks", "--data", "--shots", "--fractions")
+WORDY = ("--plugins", "--tasks", "--data", "--shots", "--fractions", "--structures")
 
 
 class WordsCommand(click.Command):
@@ -55,6 +55,6 @@ def spread(args: Iterable[str]) -> Iterator[str]:
 
 
 def _parts(option: str, word: str) -> list[str]:
-    if option == "--data":  # a path may hold a comma
+    if option in ("--data", "--structures"):  # a path may hold a comma; there it joins masks
         return [word]
     return [part for part in word.split(",") if part]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ark_framework.statistics.delong import delong, delong_paired
 from ark_framework.statistics.pairs import bootstrap_paired, bootstrap_rows_paired
+from ark_framework.statistics.ratios import bootstrap_means_paired
 from ark_framework.statistics.resampling import bootstrap
 from ark_framework.statistics.results import (
     FEW,
@@ -62,6 +63,7 @@ __all__ = [
     "TIED",
     "Threshold",
     "bootstrap",
+    "bootstrap_means_paired",
     "bootstrap_paired",
     "bootstrap_rows",
     "bootstrap_rows_paired",

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ark_framework import masks
 from ark_framework.annotations import AnnotationTable, validate
 from ark_framework.packing import ensure
 from ark_framework.registry import Registry, parse_options
@@ -39,9 +40,11 @@ class Miniature:
 
     def packed(self, spec: DatasetSpec, size: int) -> Store:
         """Pack its films beside it."""
-        images = self.table.frame["image"].tolist()
         folder = self.folder.parent / "stores"
-        return ensure(spec, self.options, images, folder=folder, size=size, fit="squash", workers=1)
+        return ensure(
+            spec, self.options, self.table.films, folder=folder, size=size, fit="squash", workers=1,
+            structures=self.table.structures,
+        )  # fmt: skip
 
 
 @contextmanager
@@ -218,6 +221,19 @@ def masks_fit_their_films(registry: Registry, spec: DatasetSpec) -> None:
         must(not empty, f"no film of the fixture shows {empty[0] if empty else ''!r}")
 
 
+def masks_survive_packing(registry: Registry, spec: DatasetSpec) -> None:
+    """Packed masks are those of ``read_mask`` at the stored size, bit for bit, overlaps too."""
+    with miniature(registry, spec) as mini:
+        if mini.schema.kind != "mask" or spec.read_mask is None:
+            raise Skipped("not a mask dataset")
+        store = mini.packed(spec, 32)
+        rows = mini.table.frame.itertuples(index=False)
+        for row, bits in zip(rows, store.masks, strict=True):
+            wanted = masks.fit(spec.read_mask(row, mini.options), 32, "squash")
+            same = np.array_equal(masks.unpack(bits, store.structures), wanted)
+            must(same, f"the mask of {row.image!r} is packed otherwise than read_mask gives it")
+
+
 def the_card_is_filled_in(_: Registry, spec: DatasetSpec) -> None:
     """Users learn from the card where a dataset comes from and on what terms."""
     for name in ("title", "home", "licence", "citation"):
@@ -267,6 +283,7 @@ CHECKS: tuple[Check, ...] = (
     films_lie_below_the_root,
     films_can_be_packed,
     masks_fit_their_films,
+    masks_survive_packing,
     defaults_exist,
     options_refuse_unknown_keys,
     options_survive_a_config_file,

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from ark_framework.registry import Registry
 from ark_framework.specs import LabelSchema, LossSpec
-from ark_framework.testing.heads import BATCH, WIDTH, schemas
+from ark_framework.testing.heads import BATCH, LABELS, WIDTH, schemas
 from ark_framework.testing.verdict import Check, Skipped, must, untouched_chance
+
+SIDE = 6  # of masks
 
 
 def loss_is_unreduced(_: Registry, spec: LossSpec) -> None:
@@ -20,7 +22,7 @@ def loss_is_unreduced(_: Registry, spec: LossSpec) -> None:
         value = loss(out, target)
         shape = tuple(value.shape)
         must(
-            shape in ((BATCH,), tuple(out.shape)),
+            shape in ((BATCH,), tuple(out.shape[:2])),
             f"gave {shape}; return the loss of each entry, unreduced",
         )
         must(value.isfinite().all(), "gave values that are not finite")
@@ -34,7 +36,8 @@ def loss_ignores_what_is_not_annotated(_: Registry, spec: LossSpec) -> None:
         value = loss(out, target)
         must(value[3].abs().sum() == 0, "a film without annotations has a loss")
         if value.ndim == 2:
-            must((value[unknown] == 0).all(), "an entry that is not annotated has a loss")
+            entries = unknown.flatten(2).all(dim=2) if unknown.ndim == 4 else unknown
+            must((value[entries] == 0).all(), "an entry that is not annotated has a loss")
         value.sum().backward()
         gradient = out.grad
         must(
@@ -108,6 +111,10 @@ def cases(spec: LossSpec) -> Iterator[tuple[Any, Tensor, Tensor]]:
     for schema in schemas(spec.kinds):
         out = torch.randn(BATCH, 3, generator=generator)
         yield spec.build(schema), out.requires_grad_(), _target(schema)
+    if "mask" in spec.kinds:
+        schema = LabelSchema(name="check-mask", kind="mask", labels=LABELS)
+        out = torch.randn(BATCH, 3, SIDE, SIDE, generator=generator)
+        yield spec.build(schema), out.requires_grad_(), _masks()
     if "consistency" in spec.kinds:
         out = torch.randn(BATCH, WIDTH, generator=generator)
         target = torch.randn(BATCH, WIDTH, generator=generator)
@@ -119,6 +126,15 @@ def _target(schema: LabelSchema) -> Tensor:
     target = torch.eye(3)[torch.tensor([0, 1, 2, 0])]
     if schema.kind == "multilabel":
         target[1, 2] = torch.nan
+    target[3] = torch.nan
+    return target
+
+
+def _masks() -> Tensor:
+    """Return masks ``(4, 3, S, S)``: overlapping, empty, one not drawn, a film with none."""
+    target = torch.zeros(BATCH, 3, SIDE, SIDE)
+    target[:, 0, :4], target[:, 1, :, 2:] = 1.0, 1.0
+    target[1, 2] = torch.nan
     target[3] = torch.nan
     return target
 

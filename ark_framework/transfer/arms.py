@@ -17,7 +17,7 @@ Key = tuple[int, str, int]
 Part = Literal["seed", "split", "draw"]
 Condition = tuple[str, Any]
 """What tells the arms of one model apart: ``("shots", 4)``, ``("fraction", 0.1)``, or nothing."""
-CONDITIONS = ("shots", "fraction", "head")
+CONDITIONS = ("shots", "fraction", "films", "head")
 NONE: Condition = ("", None)
 
 
@@ -49,6 +49,11 @@ class Arm:
     def metric(self) -> str:
         """Return what :attr:`values` are."""
         return metric_of(self.outcomes.values())
+
+    @property
+    def repeats(self) -> Part:
+        """Return what draws the training films anew: where they are counted, the seed."""
+        return "seed" if self.condition[0] == "films" else "draw"
 
     @property
     def films(self) -> int:
@@ -96,9 +101,14 @@ class Arm:
 
 def arms(outcomes: Iterable[Outcome]) -> tuple[Arm, ...]:
     """Group outcomes by protocol, dataset, condition and model, in order of first appearance."""
+    every = list(outcomes)
+    most = _most_films(every)
     found: dict[tuple[str, str, Condition, str], dict[Key, Outcome]] = {}
-    for each in outcomes:
-        where = (each.protocol, each.dataset, condition(each.setting), each.model)
+    for each in every:
+        under = condition(each.setting)
+        if under == ("films", most.get((each.dataset, each.setting.get("split", "")))):
+            under = ("films", most[each.dataset, None])
+        where = (each.protocol, each.dataset, under, each.model)
         found.setdefault(where, {})[_key(each.setting)] = each
     return tuple(
         Arm(
@@ -118,8 +128,11 @@ def condition(setting: Mapping[str, Any]) -> Condition:
 
 
 def metric_of(outcomes: Iterable[Outcome]) -> str:
-    """Return what the scores are: accuracy where classes exclude each other, else mean AUROC."""
-    exclusive = any(math.isfinite(each.accuracy) for each in outcomes)
+    """Return what the scores are: Dice of masks, accuracy of exclusive classes, or mean AUROC."""
+    every = list(outcomes)
+    if any(math.isfinite(each.dice) for each in every):
+        return "mean Dice"
+    exclusive = any(math.isfinite(each.accuracy) for each in every)
     return "accuracy" if exclusive else "mean AUROC"
 
 
@@ -129,6 +142,19 @@ def mean_sd(values: Sequence[float] | np.ndarray) -> tuple[float, float, int]:
     known = known[np.isfinite(known)]
     mean = float(known.mean()) if len(known) else math.nan
     return mean, float(known.std(ddof=1)) if len(known) > 1 else math.nan, len(known)
+
+
+def _most_films(outcomes: Iterable[Outcome]) -> dict[tuple[str, str | None], int]:
+    """Return the most training films of each dataset's splits, and of any split of a dataset.
+
+    All films of one fold and all of another are one condition, though a few films apart.
+    """
+    found: dict[tuple[str, str | None], int] = {}
+    for each in outcomes:
+        for split in (each.setting.get("split", ""), None):
+            where = (each.dataset, split)
+            found[where] = max(each.setting.get("films", 0), found.get(where, 0))
+    return found
 
 
 def _key(setting: Mapping[str, Any]) -> Key:

@@ -73,7 +73,8 @@ class Point:
     """A model's mean over draws of the films that it learned from.
 
     Attributes:
-        x: Shots, or the share of the training patients.
+        x: Shots, the share of the training patients, or the training films.
+        draws: How many there are; seeds where training films are counted.
         low: End of Student's interval of the mean, NaN for one draw.
         gain: Over the first model, on the same draws; ``None`` for the first itself.
     """
@@ -109,7 +110,7 @@ class Comparison:
 
     Attributes:
         columns: In the order of protocols and datasets.
-        curves: Few shots, and shares of the training patients.
+        curves: Few shots, shares of the training patients, and few training films.
         external: An arm for each model, head and dataset.
     """
 
@@ -119,9 +120,10 @@ class Comparison:
     external: tuple[Arm, ...] = ()
 
     def shared(self, arm: Arm) -> int:
-        """Return how many labels an arm's mean AUROC is of."""
-        scored = arm.first.scored or arm.first.labels
-        return sum(math.isfinite(arm.first.labels[label]["auroc"]) for label in scored)
+        """Return how many labels an arm's mean AUROC is of, or structures its mean Dice."""
+        labels = arm.first.labels
+        every = (labels[label] for label in arm.first.scored or labels)
+        return sum(math.isfinite(each.get("dice", each.get("auroc", math.nan))) for each in every)
 
 
 def compare(outcomes: Sequence[Outcome], *, out: Path, folds: int = 5) -> Comparison:
@@ -206,8 +208,8 @@ def _method(group: Sequence[Arm], *, out: Path, folds: int) -> tuple[str, Test]:
 
 
 def over_draws(a: Arm, b: Arm) -> Difference:
-    """Compare two arms on the draws that both have."""
-    return paired_t(*_pairs(a.by("draw"), b.by("draw")), level=LEVEL)
+    """Compare two arms on the draws that both have; see :attr:`Arm.repeats`."""
+    return paired_t(*_pairs(a.by(a.repeats), b.by(a.repeats)), level=LEVEL)
 
 
 def _welch(a: Arm, b: Arm) -> Difference:
@@ -253,7 +255,7 @@ def _curves(groups: Mapping[tuple[str, str, Condition], list[Arm]]) -> tuple[Cur
             charts.setdefault((protocol, dataset, over), []).append(group)
     found = []
     for (protocol, dataset, over), chart in charts.items():
-        if over == "fraction" and len(chart) == 1:
+        if over != "shots" and len(chart) == 1:
             continue
         lines: dict[str, list[Point]] = {}
         for group in sorted(chart, key=lambda arms: arms[0].condition[1]):
@@ -268,7 +270,7 @@ def _curves(groups: Mapping[tuple[str, str, Condition], list[Arm]]) -> tuple[Cur
 def _point(arm: Arm, first: Arm | None) -> Point:
     from scipy.stats import t
 
-    mean, sd, draws = mean_sd([*arm.by("draw").values()])
+    mean, sd, draws = mean_sd([*arm.by(arm.repeats).values()])
     reach = (
         float(t.ppf((1 + LEVEL) / 2, draws - 1)) * sd / math.sqrt(draws) if draws > 1 else math.nan
     )

@@ -11,18 +11,20 @@ import numpy as np
 import pandas as pd
 
 from ark_framework import registry as plugins
+from ark_framework.blueprint import Preprocessing
 from ark_framework.config import RunConfig
-from ark_framework.corpus import Corpus, Progress, open_corpus
+from ark_framework.corpus import Corpus, Progress, open_corpus, options_of
 from ark_framework.errors import ConfigError
-from ark_framework.plan import choose_tasks
+from ark_framework.plan import choose_tasks, named
 from ark_framework.registry import Registry
 from ark_framework.roots import check_names
+from ark_framework.specs import LabelSchema
 from ark_framework.transfer.candidate import Candidate
 
 
 @dataclass(kw_only=True)
 class Datasets:
-    """Classification datasets of the named plugins.
+    """The datasets of the named plugins.
 
     Attributes:
         config: Plugins, options, validation split and store folder; its store's side is the
@@ -43,20 +45,61 @@ class Datasets:
         self.registry = plugins.load(self.config.plugins)
         check_names(self.roots, self.registry.datasets)
 
-    def names(self) -> tuple[str, ...]:
+    def names(self, *, mixed: bool = False) -> tuple[str, ...]:
         """Return the chosen datasets, or every one that has labels.
+
+        Args:
+            mixed: Whether datasets of masks may be named, too: they are left out.
 
         Raises:
             ConfigError: an unknown one, one of masks, or none at all.
         """
-        tasks = choose_tasks(self.config, self.registry, roots=self.roots)
+        config = self.config
+        if mixed and config.tasks is not None:
+            tasks = tuple(each for each in config.tasks if not self._masks(each.dataset))
+            config = config.model_copy(update={"tasks": tasks})
+        tasks = choose_tasks(config, self.registry, roots=self.roots)
         return tuple(dict.fromkeys(task.dataset for task in tasks))
 
-    def open(self, name: str, candidate: Candidate) -> Corpus:
-        """Open a dataset, packed as the candidate sees films; it is packed once for each side."""
+    def mask_names(self, *, mixed: bool = False) -> tuple[str, ...]:
+        """Return the chosen datasets, or every one that has masks.
+
+        Args:
+            mixed: Whether datasets of labels may be named, too: they are left out.
+
+        Raises:
+            ConfigError: an unknown one, one of labels, or none at all.
+        """
+        chosen = [task.dataset for task in self.config.tasks or ()]
+        every = [name for name in chosen or named(self.config, self.registry) if self._masks(name)]
+        other = [name for name in chosen if name not in every]
+        if other and not mixed:
+            raise ConfigError(f"{other[0]} has labels and no masks; leave it out of --tasks")
+        if not every:
+            raise ConfigError("nothing to segment: the named plugins have no datasets of masks")
+        return tuple(dict.fromkeys(every))
+
+    def schema(self, name: str) -> LabelSchema:
+        """Return a dataset's labels without reading its table."""
+        spec = self.registry.dataset(name)
+        options = None
+        if callable(spec.schema):
+            options = options_of(spec, self.config, roots=self.roots)
+        return self.registry.schema_of(spec, options)
+
+    def _masks(self, name: str) -> bool:
+        return self.schema(name).kind == "mask"
+
+    def open(self, name: str, candidate: Candidate, film: Preprocessing | None = None) -> Corpus:
+        """Open a dataset, packed as the candidate sees films, or as ``film`` says.
+
+        It is packed once for each side.
+        """
         store = self.config.store
         size, fit = store.size, store.fit
-        if candidate.blueprint is not None:
+        if film is not None:
+            size, fit = film.resize, film.fit
+        elif candidate.blueprint is not None:
             size, fit = candidate.film.resize, candidate.film.fit
         elif opened := [corpus for (known, *_), corpus in self._open.items() if known == name]:
             return opened[0]  # a table needs no films of its own

@@ -10,11 +10,12 @@ import pandas as pd
 from ark_framework.exposure import NO, UNKNOWN, YES
 from ark_framework.statistics import Difference
 from ark_framework.transfer.arms import Arm, mean_sd
+from ark_framework.transfer.cells import Cell, Sheet
 from ark_framework.transfer.compare import Comparison
 from ark_framework.transfer.outcome import Outcome
-from ark_framework.transfer.sheets import Cell, Sheet
 
 MEAN = "mean"
+TRAINING = {"films": "training_films"}  # where "films" are those of the test
 
 
 def outcome_frame(outcomes: Iterable[Outcome]) -> pd.DataFrame:
@@ -25,9 +26,11 @@ def outcome_frame(outcomes: Iterable[Outcome]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for each in outcomes:
         about: dict[str, Any] = {"protocol": each.protocol, "dataset": each.dataset}
-        about |= {"model": each.model, **each.setting, "films": each.films}
+        told = {TRAINING.get(name, name): value for name, value in each.setting.items()}
+        about |= {"model": each.model, **told, "films": each.films}
         counts = _counts(each.trained_on)
         mean = {"row": MEAN, "label": "", "auroc": each.auroc, "accuracy": each.accuracy}
+        mean |= {"dice": each.dice}
         rows.append({**about, **mean, **counts})
         for label, scores in each.labels.items():
             rows.append({**about, "row": "label", "label": label, **scores, **counts})
@@ -79,7 +82,7 @@ def _about(found: Comparison, arm: Arm) -> dict[str, Any]:
         "protocol": arm.protocol,
         "dataset": arm.dataset,
         "model": arm.model,
-        **({over: x} if over else {}),
+        **({TRAINING.get(over, over): x} if over else {}),
         "metric": "mean AUROC" if external else arm.metric,
         "labels": found.shared(arm),
         "films": arm.films,

@@ -37,6 +37,30 @@ class Films:
     problems: dict[str, str]
 
 
+class Stems:
+    """Names for what is written of films; of two alike, also but for case, the later has a number.
+
+    Args:
+        taken: Names that none may have.
+    """
+
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self._taken = {name.casefold(): 1 for name in taken}
+
+    def of(self, film: str) -> str:
+        """Return the name for a film: its file's, without the suffix of its kind."""
+        path = Path(film)
+        return self.new(path.stem if path.suffix.lower() in suffixes() else path.name)
+
+    def new(self, name: str) -> str:
+        """Return this name, or where it is taken a new one."""
+        while (count := self._taken.get(name.casefold(), 0)) > 0:
+            self._taken[name.casefold()] += 1
+            name = f"{name}-{count + 1}"
+        self._taken[name.casefold()] = 1
+        return name
+
+
 def find(paths: Sequence[Path], *, listed: Path | None = None) -> Iterator[str]:
     """Return films: each named file, those below each named folder, those of a list.
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,33 +13,20 @@ from ark_framework.corpus import Corpus
 from ark_framework.errors import ConfigError, DataError
 from ark_framework.model import ArkModel
 from ark_framework.runtime import Runtime
+from ark_framework.transfer.classification import Classification
 from ark_framework.transfer.protocol import FinetuneConfig
 from ark_framework.transfer.splits import Split
-from ark_framework.transfer.training import Training, Validation
+from ark_framework.transfer.training import Course, Training, Validation, asked, course
 from ark_framework.transfer.workfolder import WorkFolder
 
 __all__ = ["FinetuneConfig", "Finetuned", "Validation", "finetune"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finetuned:
-    """What came out.
-
-    Attributes:
-        probabilities: Of the split's test films, ``(n, C)`` float64.
-        val_curve: By epoch; empty where validation decides nothing.
-        best_epoch: The epoch (from 1) after which the weights were taken.
-        epochs: That were begun.
-        steps: That were taken.
-        seconds: Of training and validation, interruptions not counted.
-    """
+class Finetuned(Course):
+    """What came out: how it went, and ``probabilities`` of the split's test films, ``(n, C)``."""
 
     probabilities: np.ndarray
-    val_curve: tuple[Validation, ...]
-    best_epoch: int
-    epochs: int
-    steps: int
-    seconds: float
 
 
 def finetune(
@@ -83,19 +68,20 @@ def finetune(
         MachineError: the disk refuses.
     """
     _check(corpus, split, config)
-    work = WorkFolder(path=folder, asked=_asked(model, corpus, split, config, seed, runtime))
+    work = WorkFolder(path=folder, asked=asked(model, corpus, split, config, seed, runtime))
     found = work.result()
     if found is None:
-        training = Training(model, corpus, split, config, seed, runtime, work, say or _quiet)
+        model.to(runtime.device)
+        labels = Classification(model, corpus, split, config, seed, runtime)
+        training = Training(model, labels, config, seed, runtime, work, say or _quiet)
         found = training.run(stop or threading.Event())
     values, predicted = found
-    curve = tuple(Validation(**each) for each in values["val_curve"])
-    return Finetuned(**{**values, "val_curve": curve}, probabilities=predicted)
+    return Finetuned(**course(values), probabilities=predicted)
 
 
 def _check(corpus: Corpus, split: Split, config: FinetuneConfig) -> None:
     if corpus.schema.kind == "mask":
-        raise ConfigError(f"{corpus.name} holds masks; fine-tuning here is for classification")
+        raise ConfigError(f"{corpus.name} holds masks, which are for: ark segment")
     for rows, name in ((split.train, "training"), (split.test, "test")):
         if not len(rows):
             raise DataError(f"{corpus.name}, {split.name}: no {name} films")
@@ -109,32 +95,6 @@ def _check(corpus: Corpus, split: Split, config: FinetuneConfig) -> None:
         raise ConfigError(
             f"{corpus.name}: tencrop needs films larger than views.size {size}; pack them larger"
         )
-
-
-def _asked(
-    model: ArkModel,
-    corpus: Corpus,
-    split: Split,
-    config: FinetuneConfig,
-    seed: int,
-    runtime: Runtime,
-) -> dict[str, Any]:
-    """Return all that the result depends on: films, weights and targets as digests."""
-    weights, data = hashlib.sha256(), hashlib.sha256(corpus.store.fingerprint.encode())
-    for name, tensor in model.state_dict().items():
-        weights.update(name.encode())
-        weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    for rows in (split.train, split.val, split.test):
-        data.update(f"{len(rows)}".encode() + corpus.index[rows].tobytes())
-    for rows in (split.train, split.val):  # test labels have no part in it
-        data.update(corpus.table.targets()[rows].tobytes())
-    return {
-        **config.model_dump(mode="json"),
-        "seed": seed,
-        "precision": runtime.precision,
-        "films or labels": data.hexdigest()[:16],
-        "initial weights": weights.hexdigest()[:16],
-    }
 
 
 def _quiet(_: str) -> None:

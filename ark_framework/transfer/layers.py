@@ -9,7 +9,7 @@ from timm.models import group_parameters
 from torch import nn
 
 from ark_framework.config import OptimConfig
-from ark_framework.model import ArkModel
+from ark_framework.model import FilmEncoder
 from ark_framework.pretrain import make_optimizer
 
 
@@ -31,7 +31,7 @@ def layers(backbone: nn.Module) -> dict[str, int]:
     return _by_child(backbone)
 
 
-def rates(model: ArkModel, decay: float) -> dict[str, float]:
+def rates(model: FilmEncoder, decay: float) -> dict[str, float]:
     """Return the factor on the learning rate of each parameter of ``model``, by name.
 
     What comes after the backbone learns at the full rate; the backbone's last layer at ``decay``
@@ -46,7 +46,9 @@ def rates(model: ArkModel, decay: float) -> dict[str, float]:
     }
 
 
-def layered_optimizer(model: ArkModel, config: OptimConfig, decay: float) -> torch.optim.Optimizer:
+def layered_optimizer(
+    model: FilmEncoder, config: OptimConfig, decay: float
+) -> torch.optim.Optimizer:
     """Build the optimizer of what is trainable; each group's ``lr_scale`` is its rate's factor."""
     optimizer = make_optimizer(model, config)
     factors = rates(model, decay)

@@ -1,4 +1,4 @@
-"""How a model is fine-tuned: what the user may write, and the published protocol."""
+"""How a model is fine-tuned, for labels or for masks: what the user may write, and as published."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pydantic import Field, model_validator
 from ark_framework.config import OptimConfig, Section, ViewsConfig
 
 
-class FinetuneConfig(Section):
-    """How a model is fine-tuned; the seed is the caller's, the precision the runtime's."""
+class TuningConfig(Section):
+    """What every kind of fine-tuning has; the seed is the caller's, the precision the runtime's."""
 
     epochs: int = Field(default=50, gt=0, description="passes over the training films, at most")
     steps: int | None = Field(
@@ -19,7 +19,7 @@ class FinetuneConfig(Section):
     )
     batch_size: int = Field(default=64, gt=0, description="films in a step, at most")
     optim: OptimConfig = Field(
-        default=OptimConfig(lr=0.01), description="the optimizer; lr is the head's peak"
+        default=OptimConfig(lr=0.01), description="the optimizer; lr is the peak of what is new"
     )
     schedule: Literal["cosine", "constant"] = Field(
         default="cosine", description="down to zero at the end, or lr throughout (as published)"
@@ -29,7 +29,7 @@ class FinetuneConfig(Section):
         default=1.0, gt=0, le=1, description="factor on the rate per layer below the head"
     )
     freeze: Literal["none", "backbone"] = Field(
-        default="none", description="backbone: the head alone is trained"
+        default="none", description="backbone: what is new alone is trained"
     )
     patience: int = Field(
         default=0, ge=0, description="epochs without a lower validation loss to stop at; 0 = never"
@@ -42,16 +42,56 @@ class FinetuneConfig(Section):
         description="the training views; the published crop and rotation",
     )
     flip: float = Field(default=0.5, ge=0, le=1, description="chance of a left-right mirror image")
-    tencrop: bool = Field(
-        default=False, description="test: mean over corners, middle and their mirror images"
-    )
     keep: bool = Field(default=False, description="keep the weights as model.safetensors")
 
     @model_validator(mode="after")
-    def _budget(self) -> FinetuneConfig:
+    def _budget(self) -> TuningConfig:
         if self.steps is not None and self.patience:
             raise ValueError("steps is exact and patience would take fewer; set patience to 0")
         return self
+
+
+class FinetuneConfig(TuningConfig):
+    """How a model is fine-tuned for labels."""
+
+    tencrop: bool = Field(
+        default=False, description="test: mean over corners, middle and their mirror images"
+    )
+
+
+class SegmentConfig(TuningConfig):
+    """How a segmentation network is trained on a model's encoder."""
+
+    size: int | None = Field(
+        default=None, ge=32, description="side of films and masks; the model's own if absent"
+    )
+    structures: tuple[str, ...] = Field(
+        default=(),
+        description="[DATASET:][NAME=]A+B,C: a network each; all structures in one if absent",
+    )
+    films: tuple[int, ...] = Field(
+        default=(), description="also train on so many films alone, drawn by patient and seed"
+    )
+    loss: str = Field(default="dice", description="a loss for masks: dice, bce-dice or a plugin's")
+    width: int = Field(default=256, ge=8, description="channels of the decoder")
+    epochs: int = Field(default=200, gt=0, description="passes over the training films, at most")
+    batch_size: int = Field(default=16, gt=0, description="films in a step, at most")
+    optim: OptimConfig = Field(
+        default=OptimConfig(name="adamw", lr=0.0005, weight_decay=0.05),
+        description="the optimizer; lr is the decoder's peak",
+    )
+    views: ViewsConfig = Field(
+        default=ViewsConfig(
+            scale=(0.5, 1.0), affine_p=0.5, shift=0.05, zoom=0.1, rotate=10.0, photometry_p=0.5
+        ),
+        description="the training views; films and masks share their geometry",
+    )
+    flip: float = Field(
+        default=0.0, ge=0, le=1, description="chance of a mirror image, where left is right"
+    )
+    pictures: int = Field(
+        default=8, ge=0, description="test films drawn with their masks, for the first seed"
+    )
 
 
 # The published protocol (Swin, NIH): the rate was constant in effect, the lowest validation loss
@@ -74,4 +114,37 @@ PUBLISHED: Mapping[str, Any] = {
     "select": "val",
     "flip": 0.5,
     "tencrop": True,
+}
+
+# The published protocol (UperNet, JSRT's clavicles): a ramp over 20 of 500 epochs, then a cosine to
+# zero; plain momentum; 50 epochs without a lower Dice loss ended it.
+PUBLISHED_MASKS: Mapping[str, Any] = {
+    "size": 224,
+    "loss": "dice",
+    "epochs": 500,
+    "batch_size": 32,
+    "optim": {
+        "name": "sgd",
+        "lr": 0.05,
+        "momentum": 0.9,
+        "nesterov": False,
+        "weight_decay": 0.0,
+        "clip": None,
+    },
+    "schedule": "cosine",
+    "warmup": 0.04,
+    "layer_decay": 1.0,
+    "freeze": "none",
+    "patience": 50,
+    "select": "val",
+    "flip": 0.0,
+    "views": {
+        "scale": [1.0, 1.0],
+        "ratio": [1.0, 1.0],
+        "affine_p": 0.5,
+        "shift": 0.0625,
+        "zoom": 0.1,
+        "rotate": 10.0,
+        "photometry_p": 0.3,
+    },
 }

@@ -18,7 +18,7 @@ from torch.nn import functional
 from ark_framework.errors import MachineError
 from ark_framework.model import ArkModel, Features
 from ark_framework.pretrained import Pretrained
-from ark_framework.transfer.films import suffixes
+from ark_framework.transfer.films import Stems
 from ark_framework.transfer.predict import Predicted
 from ark_framework.transfer.zeroshot import Part
 
@@ -114,7 +114,7 @@ class Gallery:
         must_be_installed()
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._model, self._part, self._raw = folder, model, part, raw
-        self._taken: dict[str, int] = {}
+        self._stems = Stems()
 
     def hang(self, found: Predicted) -> list[str | None]:
         """Write the pictures of some films and return their names, ``None`` where unreadable."""
@@ -122,21 +122,12 @@ class Gallery:
         maps = grad_cam(self._model, found.views, self._part) if len(found.views) else ()
         shown = zip(np.flatnonzero(found.readable), found.views, maps, strict=True)
         for row, view, heat in shown:
-            stem = self._stem(found.names[row])
+            stem = self._stems.of(found.names[row])
             names[row] = f"{stem}.png"
             overlay(view.mean(0).numpy(), heat).save(self._folder / f"{stem}.png")
             if self._raw:
                 np.save(self._folder / f"{stem}.npy", heat)
         return names
-
-    def _stem(self, film: str) -> str:
-        path = Path(film)
-        stem = path.stem if path.suffix.lower() in suffixes() else path.name
-        while (count := self._taken.get(stem, 0)) > 0:
-            self._taken[stem] += 1
-            stem = f"{stem}-{count + 1}"
-        self._taken[stem] = 1
-        return stem
 
 
 def _label(model: Pretrained, part: Part) -> int:

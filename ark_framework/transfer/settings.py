@@ -20,9 +20,9 @@ from ark_framework.config import (
 )
 from ark_framework.errors import ConfigError
 from ark_framework.transfer.probe import ProbeConfig
-from ark_framework.transfer.protocol import FinetuneConfig
+from ark_framework.transfer.protocol import FinetuneConfig, SegmentConfig
 
-Protocol = Literal["finetune", "probe", "few-shot", "knn", "external"]
+Protocol = Literal["finetune", "probe", "few-shot", "knn", "external", "segment"]
 
 
 class ModelEntry(Section):
@@ -55,6 +55,7 @@ class StudyConfig(Section):
     limit: int | None = Field(default=None, gt=0, description="films per split, for a quick try")
     probe: ProbeConfig = ProbeConfig()
     finetune: FinetuneConfig = FinetuneConfig()
+    segment: SegmentConfig = SegmentConfig()
     data: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="options per dataset, such as root"
     )

@@ -5,27 +5,26 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ark_framework.corpus import Corpus, Progress
-from ark_framework.errors import ConfigError, Interrupted
-from ark_framework.exposure import Answer
-from ark_framework.run import write_text
-from ark_framework.runtime import Runtime, open_runtime
+from ark_framework.errors import ConfigError
+from ark_framework.runtime import open_runtime
 from ark_framework.transfer.candidate import Candidate, open_candidate
-from ark_framework.transfer.datasets import Datasets, digest
+from ark_framework.transfer.datasets import Datasets
 from ark_framework.transfer.embed import Extractor, folder_of
 from ark_framework.transfer.evaluate import answered, chances, prediction_frame
 from ark_framework.transfer.finetune import finetune
-from ark_framework.transfer.ledger import Ledger
 from ark_framework.transfer.outcome import Outcome, outcome
+from ark_framework.transfer.pieces import Pieces
 from ark_framework.transfer.probe import Fitted, Probe
+from ark_framework.transfer.segment_study import SEGMENT, segmentations
 from ark_framework.transfer.settings import ModelEntry, Protocol, StudyConfig, reading
-from ark_framework.transfer.splits import Split, folds, official
+from ark_framework.transfer.splits import Split
 
 FEW_SHOT = "few-shot"
 
@@ -51,7 +50,6 @@ class Study:
     embedding: Progress | None = None
     say: Callable[[str], None] = lambda _: None
     stop: threading.Event = field(default_factory=threading.Event)
-    _answers: dict[tuple[str, str], Answer] = field(default_factory=dict, init=False)
 
     def run(self) -> tuple[Outcome, ...]:
         """Return every outcome: datasets in order, models in order, protocols in order.
@@ -63,17 +61,27 @@ class Study:
         """
         config = self.config
         candidates = [_open(name, entry) for name, entry in config.models.items()]
-        self.datasets = Datasets(
+        datasets = Datasets(
             config=reading(config), roots=self.roots, progress=self.progress, say=self.say
         )
-        self.runtime: Runtime = open_runtime(config.runtime)
-        self.ledger = Ledger(folder=self.out / "pieces")
+        self.pieces = Pieces(
+            config=config,
+            out=self.out,
+            datasets=datasets,
+            runtime=open_runtime(config.runtime),
+            say=self.say,
+            stop=self.stop,
+        )
+        labels = [each for each in config.protocols if each != SEGMENT]
+        masks = len(labels) < len(config.protocols)
         found: list[Outcome] = []
-        for name in self.datasets.names():
+        for name in datasets.names(mixed=masks) if labels else ():
             for candidate in candidates:
-                corpus = self.datasets.open(name, candidate)
-                for protocol in config.protocols:
+                corpus = datasets.open(name, candidate)
+                for protocol in labels:
                     found += self._outcomes(protocol, candidate, corpus)
+        if masks:
+            found += segmentations(self.pieces, candidates, mixed=bool(labels))
         if not found:
             raise ConfigError("nothing to do: none of these models is taken by these protocols")
         return tuple(found)
@@ -88,7 +96,7 @@ class Study:
         if protocol == "finetune" and candidate.vectors is not None:
             self.say(f"{candidate.name}: a table of embeddings is not fine-tuned")
             return
-        splits = self._splits(corpus)
+        splits = self.pieces.splits(corpus)
         # Nothing else in a probe is drawn by the seed: fractions and shots have their own.
         drawn = protocol == "finetune" or candidate.random
         for seed in range(self.config.seeds if drawn else 1):
@@ -97,12 +105,6 @@ class Study:
                     yield from self._finetuned(candidate, corpus, split, seed)
             else:
                 yield from self._probed(protocol, candidate, corpus, splits, seed)
-
-    def _splits(self, corpus: Corpus) -> list[Split]:
-        told = self.config.folds
-        if told is None:
-            return [official(corpus, limit=self.config.limit)]
-        return list(folds(corpus, told.count, repeats=told.repeats, seed=told.seed))
 
     def _probed(
         self,
@@ -114,25 +116,27 @@ class Study:
     ) -> list[Outcome]:
         config = self.config.probe
         rows = [rows for split in splits for rows in (split.train, split.val, split.test)]
-        key = self._key(protocol, candidate, corpus, seed, config.model_dump(mode="json"), rows)
+        key = self.pieces.key(
+            protocol, candidate, corpus, seed, config.model_dump(mode="json"), rows
+        )
 
         def compute() -> list[dict[str, Any]]:
             every = np.unique(np.concatenate(rows))
             extractor = Extractor(
                 folder=folder_of(self.config.store.folder),
-                runtime=self.runtime,
+                runtime=self.pieces.runtime,
                 features=config.features,
                 progress=self.embedding,
                 stop=self.stop,
             )
             features = extractor.embed(candidate, corpus, every, seed=seed)
-            probe = Probe(features, corpus, every, splits, config, self.runtime)
+            probe = Probe(features, corpus, every, splits, config, self.pieces.runtime)
             fitted = {"probe": probe.full, FEW_SHOT: probe.few_shot, "knn": probe.nearest}
             return [
                 self._judged(each, candidate, corpus, key).to_json() for each in fitted[protocol]()
             ]
 
-        return self._kept(key, compute)
+        return self.pieces.kept(key, compute)
 
     def _finetuned(
         self, candidate: Candidate, corpus: Corpus, split: Split, seed: int
@@ -140,8 +144,10 @@ class Study:
         views = self.config.finetune.views.model_copy(update={"size": candidate.film.size})
         config = self.config.finetune.model_copy(update={"views": views})
         rows = [split.train, split.val, split.test]
-        key = self._key("finetune", candidate, corpus, seed, config.model_dump(mode="json"), rows)
-        folder = self.ledger.path(key)
+        key = self.pieces.key(
+            "finetune", candidate, corpus, seed, config.model_dump(mode="json"), rows
+        )
+        folder = self.pieces.ledger.path(key)
 
         def compute() -> list[dict[str, Any]]:
             done = finetune(
@@ -151,7 +157,7 @@ class Study:
                 config,
                 seed=seed,
                 folder=folder,
-                runtime=self.runtime,
+                runtime=self.pieces.runtime,
                 say=self.say,
                 stop=self.stop,
             )
@@ -159,7 +165,7 @@ class Study:
             fitted = Fitted(split=split, scores=done.probabilities, setting=setting)
             return [self._judged(fitted, candidate, corpus, key).to_json()]
 
-        found = self._kept(key, compute)
+        found = self.pieces.kept(key, compute)
         if not config.keep:  # its predictions are kept, and it is not asked again
             shutil.rmtree(folder, ignore_errors=True)
         return found
@@ -171,10 +177,10 @@ class Study:
         if not len(rows):
             rows, split = np.flatnonzero(corpus.index >= 0), "all"
         own = {label.casefold(): c for c, label in enumerate(corpus.schema.labels)}
-        key = self._key("external", candidate, corpus, 0, {}, [rows])
+        key = self.pieces.key("external", candidate, corpus, 0, {}, [rows])
 
         def compute() -> list[dict[str, Any]]:
-            outputs = chances(candidate, corpus, rows, runtime=self.runtime)
+            outputs = chances(candidate, corpus, rows, runtime=self.pieces.runtime)
             found = []
             for head, table in outputs.items():
                 shared = [str(label) for label in table if str(label).casefold() in own]
@@ -187,13 +193,13 @@ class Study:
                 found.append(self._judged(fitted, candidate, corpus, key).to_json())
             return found
 
-        return self._kept(key, compute)
+        return self.pieces.kept(key, compute)
 
     def _judged(
         self, fitted: Fitted, candidate: Candidate, corpus: Corpus, key: Mapping[str, Any]
     ) -> Outcome:
         rows = fitted.split.test
-        asked = self._answer(candidate, corpus).of(rows)
+        asked = self.pieces.answer(candidate, corpus).of(rows)
         found = outcome(
             fitted.scores,
             answered(fitted.scores, corpus, rows),
@@ -206,81 +212,10 @@ class Study:
         )
         if key["protocol"] == FEW_SHOT:  # of which there are hundreds
             return found
-        found = replace(found, predictions=_file_of(found, self.ledger.path(key).name))
         frame = prediction_frame(corpus, rows, fitted.scores, asked)
-        path = predictions_of(self.out, found)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, frame.to_csv(index=False))
-        return found
-
-    def _answer(self, candidate: Candidate, corpus: Corpus) -> Answer:
-        where = (candidate.name, corpus.name)
-        if where not in self._answers:
-            self._answers[where] = candidate.trained.of(corpus.table, corpus.store, corpus.index)
-        return self._answers[where]
-
-    def _kept(
-        self, key: Mapping[str, Any], compute: Callable[[], list[dict[str, Any]]]
-    ) -> list[Outcome]:
-        if self.stop.is_set():
-            raise Interrupted(f"stopped; the same command goes on with what is in {self.out}")
-        fresh = not self.ledger.path(key, ".json").is_file()
-        found = [Outcome.from_json(each) for each in self.ledger.get(key, compute)]
-        if fresh and found:
-            self.say(_line(found))
-        return found
-
-    def _key(
-        self,
-        protocol: str,
-        candidate: Candidate,
-        corpus: Corpus,
-        seed: int,
-        settings: Mapping[str, Any],
-        rows: Sequence[np.ndarray],
-    ) -> dict[str, Any]:
-        """Return all that a piece depends on."""
-        return {
-            "protocol": protocol,
-            "model": candidate.name,
-            "weights": candidate.key(seed=seed),
-            "dataset": corpus.name,
-            "films": "" if candidate.vectors is not None else corpus.store.fingerprint,
-            "labels and rows": digest(corpus, *rows),
-            "seed": seed,
-            "precision": self.runtime.precision,
-            "settings": dict(settings),
-        }
-
-
-def predictions_of(out: Path, found: Outcome) -> Path:
-    """Return where an outcome's predictions are: a row per test film."""
-    return out / "predictions" / found.predictions
-
-
-def _file_of(found: Outcome, key: str) -> str:
-    """Name a file by what people look for, and by the piece that it belongs to."""
-    words = [found.model, found.dataset, found.protocol]
-    words += [
-        f"{name}-{found.setting[name]}"
-        for name in ("split", "seed", "fraction", "draw", "head")
-        if name in found.setting
-    ]
-    name = "_".join("".join(c if c.isalnum() or c in ".-" else "-" for c in w) for w in words)
-    return f"{name}_{key}.csv"
+        return self.pieces.with_predictions(found, key, frame)
 
 
 def _open(name: str, entry: str | ModelEntry) -> Candidate:
     told = ModelEntry(source=entry) if isinstance(entry, str) else entry
     return open_candidate(told.source, name=name, size=told.size, resize=told.resize)
-
-
-def _line(found: Sequence[Outcome]) -> str:
-    first = found[0]
-    scores = np.array([each.score for each in found])
-    known = scores[np.isfinite(scores)]
-    what = "accuracy" if np.isfinite(first.accuracy) else "AUROC"
-    mean = f"{known.mean():.3f}" if len(known) else "not scorable"
-    several = f", {len(found)} results" if len(found) > 1 else ""
-    where = f"{first.dataset}, {first.model}, {first.protocol}"
-    return f"{where}, seed {first.setting['seed']}: {what} {mean}{several}"

@@ -1,35 +1,31 @@
-"""The loop of fine-tuning, from its first or resumed step to its predictions of the test films."""
+"""The loop of fine-tuning, from its first or resumed step to its predictions of the test films.
+
+What is learned is an :class:`Objective`: labels in ``classification``, masks in ``segmentation``.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ark_framework import metrics, registry
-from ark_framework.config import LossesConfig
-from ark_framework.corpus import Corpus, scored_targets
+from ark_framework.corpus import Corpus
 from ark_framework.errors import Interrupted, RunError
-from ark_framework.model import ArkModel
-from ark_framework.pretrain import Losses
+from ark_framework.model import FilmEncoder
 from ark_framework.runtime import Runtime, seed_step
 from ark_framework.schedule import LearningRate
-from ark_framework.specs import LabelSchema
-from ark_framework.transfer.candidate import TASK
 from ark_framework.transfer.layers import layered_optimizer
-from ark_framework.transfer.protocol import FinetuneConfig
+from ark_framework.transfer.protocol import TuningConfig
 from ark_framework.transfer.splits import Split
-from ark_framework.transfer.tencrop import logits, probabilities
-from ark_framework.transfer.training_films import TrainingFilms
 from ark_framework.transfer.workfolder import WorkFolder
-from ark_framework.views import part
 
 # Of the time, at most; a model of few films and large weights would else mostly save.
 SAVING = 0.1
@@ -37,50 +33,119 @@ SAVING = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """After an epoch (from 1): loss per annotated entry, and the mean AUROC of scored labels.
+    """After an epoch (from 1): the loss, and a score that people know; only ``loss`` ever chooses.
 
-    ``auroc`` is ``None`` where no label has both classes; only ``loss`` ever chooses.
+    ``score`` is the mean AUROC of scored labels, or the mean Dice of structures; ``None`` where
+    there is none.
     """
 
     epoch: int
     loss: float
-    auroc: float | None
+    score: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """How a training went.
+
+    Attributes:
+        val_curve: By epoch; empty where validation decides nothing.
+        best_epoch: The epoch (from 1) after which the weights were taken.
+        epochs: That were begun.
+        steps: That were taken.
+        seconds: Of training and validation, interruptions not counted.
+    """
+
+    val_curve: tuple[Validation, ...]
+    best_epoch: int
+    epochs: int
+    steps: int
+    seconds: float
+
+
+def course(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a :class:`Course` from what a work folder keeps."""
+    return {**values, "val_curve": tuple(Validation(**each) for each in values["val_curve"])}
+
+
+class Objective(Protocol):
+    """What is learned from which films; the loop knows nothing else of them.
+
+    Attributes:
+        steps: In an epoch.
+        can_validate: Whether there is a film to validate on.
+        where: Dataset and split, for people.
+    """
+
+    @property
+    def steps(self) -> int: ...  # noqa: D102 - above
+
+    @property
+    def can_validate(self) -> bool: ...  # noqa: D102 - above
+
+    @property
+    def where(self) -> str: ...  # noqa: D102 - above
+
+    def loss(self, step: int) -> Tensor:
+        """Return the loss of a step, counted from 0, attached to the graph."""
+        ...
+
+    def validate(self) -> tuple[float, float | None]:
+        """Return the loss and the score of the validation films; the model is left in eval."""
+        ...
+
+    def predict(self) -> np.ndarray:
+        """Return the predictions of the test films; the model is left in eval."""
+        ...
+
+
+def asked(
+    model: FilmEncoder,
+    corpus: Corpus,
+    split: Split,
+    config: TuningConfig,
+    seed: int,
+    runtime: Runtime,
+) -> dict[str, Any]:
+    """Return all that a result depends on: films, weights and targets as digests."""
+    weights, data = hashlib.sha256(), hashlib.sha256(corpus.store.fingerprint.encode())
+    for name, tensor in model.state_dict().items():
+        weights.update(name.encode())
+        weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    for rows in (split.train, split.val, split.test):
+        data.update(f"{len(rows)}".encode() + corpus.index[rows].tobytes())
+    labels = corpus.table.frame[list(corpus.schema.labels)].to_numpy(dtype=np.float32)
+    for rows in (split.train, split.val):  # test labels have no part in it
+        data.update(labels[rows].tobytes())
+    return {
+        **config.model_dump(mode="json"),
+        "seed": seed,
+        "precision": runtime.precision,
+        "films or labels": data.hexdigest()[:16],
+        "initial weights": weights.hexdigest()[:16],
+    }
 
 
 class Training:
-    """One training from its first or resumed step to its result."""
+    """One training of a model, already on its device, from its first step to its result."""
 
     def __init__(
         self,
-        model: ArkModel,
-        corpus: Corpus,
-        split: Split,
-        config: FinetuneConfig,
+        model: FilmEncoder,
+        objective: Objective,
+        config: TuningConfig,
         seed: int,
         runtime: Runtime,
         work: WorkFolder,
         say: Callable[[str], None],
     ) -> None:
-        self.model = model.to(runtime.device)
+        self.model, self.objective = model, objective
         if config.freeze == "backbone":
             self.model.backbone.requires_grad_(requires_grad=False)
-        self.corpus, self.split, self.config, self.seed = corpus, split, config, seed
-        self.runtime, self.work, self.say = runtime, work, say
-        self.films = TrainingFilms(
-            corpus,
-            split.train,
-            task=TASK,
-            batch_size=config.batch_size,
-            views=config.views,
-            flip=config.flip,
-            seed=seed,
-            device=runtime.device,
-        )
-        self.total = config.steps or config.epochs * self.films.steps
+        self.config, self.seed, self.work, self.say = config, seed, work, say
+        self.total = config.steps or config.epochs * objective.steps
         self.rate = _rate(config, self.total)
-        self.losses = _losses(corpus.schema)
         self.optimizer = layered_optimizer(self.model, config.optim, config.layer_decay)
-        self.targets = _validation_targets(corpus, split.val)
         self.validates = self._must_validate()
         self.step, self.seconds = 0, 0.0
         self.curve: list[Validation] = []
@@ -95,7 +160,7 @@ class Training:
         self.clock = self.saved = perf_counter()
         while not self._ended():
             self._step()
-            whole = self.step % self.films.steps == 0 or self.step == self.total
+            whole = self.step % self.objective.steps == 0 or self.step == self.total
             asked = stop.is_set()
             if whole or asked:
                 self._must_be_finite()
@@ -127,10 +192,7 @@ class Training:
         if self.config.freeze == "backbone":
             self.model.backbone.eval()
         seed_step(self.seed, self.step)
-        views, films = self.films.batch(self.step)
-        with self.runtime.autocast():
-            output = self.model(views, TASK)
-        loss = self.losses.of_part(output.float(), films)
+        loss = self.objective.loss(self.step)
         loss.backward()  # type: ignore[no-untyped-call]
         self._move(loss.detach())
         self.step += 1
@@ -148,7 +210,7 @@ class Training:
     def _must_be_finite(self) -> None:
         first = float(self.bad)
         if math.isfinite(first):
-            epoch = int(first) // self.films.steps + 1
+            epoch = int(first) // self.objective.steps + 1
             raise RunError(
                 f"the loss is not finite in epoch {epoch}, at step {int(first) + 1} of "
                 f"{self.total}; nothing moved after it; lower optim.lr or set optim.clip"
@@ -157,45 +219,26 @@ class Training:
     def _must_validate(self) -> bool:
         if self.config.select == "last" and not self.config.patience:
             return False
-        exclusive = self.corpus.schema.kind == "multiclass"
-        known = ~np.isnan(self.targets)
-        if (known.all(axis=1) if exclusive else known).any():
+        if self.objective.can_validate:
             return True
         self.say(
-            f"{self.corpus.name}, {self.split.name}: no validation films; "
+            f"{self.objective.where}: no validation films; "
             "no early stopping, and the last weights are taken"
         )
         return False
 
     def _validate(self) -> None:
-        output = self._logits(self.split.val, tencrop=False)
-        loss = float(self.losses.of_part(output[0], part(TASK, torch.from_numpy(self.targets))))
+        loss, score = self.objective.validate()
         epoch = len(self.curve) + 1
         if not math.isfinite(loss):
             raise RunError(
                 f"the validation loss is not finite after epoch {epoch}; "
                 "lower optim.lr or set optim.clip"
             )
-        schema = self.corpus.schema
-        by_label = metrics.auroc(probabilities(output, schema.kind), self.targets)
-        scored = [schema.labels.index(label) for label in schema.scored]
-        mean, count = metrics.macro(by_label[scored])
-        self.curve.append(Validation(epoch=epoch, loss=loss, auroc=mean if count else None))
+        self.curve.append(Validation(epoch=epoch, loss=loss, score=score))
         if self.config.select == "val" and self._lowest().epoch == epoch:
             state = self.model.state_dict()
             self.best = {name: each.detach().clone() for name, each in state.items()}
-
-    def _logits(self, rows: np.ndarray, *, tencrop: bool) -> Tensor:
-        return logits(
-            self.model,
-            TASK,
-            self.corpus,
-            rows,
-            size=self.config.views.size,
-            tencrop=tencrop,
-            batch_size=self.config.batch_size,
-            runtime=self.runtime,
-        )
 
     def _due(self) -> bool:
         return not self._ended() and (perf_counter() - self.saved) * SAVING >= self.saving
@@ -228,11 +271,10 @@ class Training:
 
     def _finish(self) -> tuple[dict[str, Any], np.ndarray]:
         self._tick()
-        epochs = -(-self.step // self.films.steps)
+        epochs = -(-self.step // self.objective.steps)
         if self.best is not None:
             self.model.load_state_dict(self.best)
-        output = self._logits(self.split.test, tencrop=self.config.tencrop)
-        predicted = probabilities(output, self.corpus.schema.kind)
+        predicted = self.objective.predict()
         if not np.isfinite(predicted).all():
             raise RunError(f"predictions are not finite after step {self.step}; lower optim.lr")
         values = {
@@ -251,7 +293,7 @@ class Training:
         return now
 
 
-def _rate(config: FinetuneConfig, total: int) -> LearningRate:
+def _rate(config: TuningConfig, total: int) -> LearningRate:
     peak, warmup = config.optim.lr, config.warmup * total
     return LearningRate(
         kind=config.schedule,
@@ -264,17 +306,3 @@ def _rate(config: FinetuneConfig, total: int) -> LearningRate:
         prefix=True,
         first_cycle=None,
     )
-
-
-def _losses(schema: LabelSchema) -> Losses:
-    known = registry.load(())
-    name = {"multilabel": LossesConfig().multilabel, "multiclass": LossesConfig().multiclass}
-    loss = known.loss(name[schema.kind], kind=schema.kind)
-    unused = known.loss("mse", kind="consistency")
-    return Losses(tasks={TASK: loss.build(schema)}, consistency=unused.build(None))
-
-
-def _validation_targets(corpus: Corpus, rows: np.ndarray) -> np.ndarray:
-    """Return ``(n, C)``; NaN where not annotated, and where uncertain: neither is scored."""
-    targets = scored_targets(corpus.table.targets()[rows], corpus.schema)
-    return np.where(targets == -1, np.float32(np.nan), targets)

@@ -30,6 +30,7 @@ CLINICAL = ("clndat_en.txt", "cnndat_en.txt")
 # JPCLN: name, subtlety, size, age, sex, x, y, …; JPCNN: name, age, sex, ….
 SEX_FIELD = {"JPCLN": 4, "JPCNN": 2}
 DEEPEST = 4095  # 12 bits
+SIDE_MM = 2048 * 0.175  # of every film: pixels of 0.175 mm (Shiraishi et al. 2000)
 FOLDS = {"fold1": "train", "fold2": "test"}
 BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
@@ -130,6 +131,12 @@ def read_mask(row: Any, options: JsrtOptions) -> np.ndarray:
         if planes[-1].shape != planes[0].shape:
             raise DataError(f"jsrt: the mask {path} has another size than that of {STRUCTURES[0]}")
     return np.stack(planes)
+
+
+def extent(row: Any, options: JsrtOptions) -> tuple[float, float]:
+    """Return a film's height and width in mm: all of them show the same field."""
+    del row, options
+    return SIDE_MM, SIDE_MM
 
 
 def _short(error: Exception) -> str:
@@ -341,6 +348,7 @@ SPEC = DatasetSpec(
     read=read,
     read_image=read_image,
     read_mask=read_mask,
+    extent=extent,
     fixture=fixture,
     card=DatasetCard(
         title="JSRT Digital Image Database, with the SCR masks",

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ark_framework import DataError, DatasetCard, DatasetSpec, LabelSchema, hookimpl
 
+PIXEL_MM = 0.0875  # of the scanner (Jaeger et al. 2014)
 MASKS = {"left_lung": "ManualMask/leftMask", "right_lung": "ManualMask/rightMask"}
 FILMS, READINGS = "CXR_png", "ClinicalReadings"
 PARENTS = ("", "MontgomerySet", "NLM-MontgomeryCXRSet/MontgomerySet")
@@ -99,6 +100,12 @@ def read_mask(row: Any, options: MontgomeryOptions) -> np.ndarray:
         if (whole.height, whole.width) != planes[0].shape:
             raise DataError(f"montgomery: the masks of {film} have another size than the film")
     return np.stack(planes)
+
+
+def extent(row: Any, options: MontgomeryOptions) -> tuple[float, float]:
+    """Return a film's height and width in mm."""
+    with Image.open(options.root / row.image) as film:  # the pixels are not read
+        return film.height * PIXEL_MM, film.width * PIXEL_MM
 
 
 def _short(error: Exception) -> str:
@@ -237,6 +244,7 @@ SPEC = DatasetSpec(
     options=MontgomeryOptions,
     read=read,
     read_mask=read_mask,
+    extent=extent,
     fixture=fixture,
     card=DatasetCard(
         title="Montgomery County chest X-ray set (tuberculosis, lung masks)",

@@ -1,8 +1,8 @@
 """VinDr-RibCXR for Ark: 245 PA films with the outlines of twenty ribs, R1 to R10 and L1 to L10.
 
 Reads ``Vindr_RibCXR_train_mask.json`` and ``Vindr_RibCXR_val_mask.json`` as they are given out.  A
-rib that was not drawn (``"None"``) is an all-False plane: a mask does not tell it from a rib that
-is not on the film.
+rib that was not drawn (``"None"``) may be on the film all the same: its column in the table is
+missing, so that nobody trains on or scores its plane of the mask, which is all False.
 """
 
 from __future__ import annotations
@@ -46,17 +46,22 @@ class VindrRibcxrOptions(BaseModel):
 def read(options: VindrRibcxrOptions) -> pd.DataFrame:
     """Return one row per film: the official train as train, the official val as test.
 
+    A rib's column is 1 where it was drawn and NaN where it was not.
+
     Raises:
         DataError: a file that is missing or wrong, naming the key.
     """
     splits: dict[str, str] = {}
+    drawn: list[list[float]] = []
     for part, split in SPLITS.items():
         path = _path(options, part)
-        for image in _outlines(path):
+        for image, ribs in _outlines(path).items():
             if image in splits:
                 raise DataError(f"vindr-ribcxr: {path}, key 'img': {image!r} is in both files")
             splits[image] = split
-    return pd.DataFrame({"image": list(splits), "split": list(splits.values()), "view": "PA"})
+            drawn.append([np.nan if rib is None else 1.0 for rib in ribs])
+    films = {"image": list(splits), "split": list(splits.values()), "view": "PA"}
+    return pd.DataFrame(films).join(pd.DataFrame(drawn, columns=list(RIBS)))
 
 
 def read_mask(row: Any, options: VindrRibcxrOptions) -> np.ndarray:

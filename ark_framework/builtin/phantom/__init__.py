@@ -1,8 +1,8 @@
 """The phantom world: radiographs drawn by a program, for demos, documentation and tests.
 
-Three hospitals whose labels disagree in kind, and one set of organ masks.  Twelve films of the
-north are in the south's table too (source ids ``phantom:north/…``), six of them from the north's
-test split: a leak on purpose, for the audit to find.  These are drawings, not patients.
+Three hospitals whose labels disagree in kind, and masks of five organs and of twenty ribs.  Twelve
+films of the north are in the south's table too (source ids ``phantom:north/…``), six of them from
+the north's test split: a leak on purpose, for the audit to find.  These are drawings, not patients.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ark_framework import DatasetCard, DatasetSpec, LabelSchema, hookimpl
 from ark_framework.builtin.phantom import case as cases
 from ark_framework.builtin.phantom.case import FINDINGS, HOSPITALS, Case, make_case, split_of
 from ark_framework.builtin.phantom.film import STRUCTURES, draw, masks
+from ark_framework.builtin.phantom.ribs import RIBS, ribs
 
 VERSION = "1"
 SHARED = 6  # of each kind: from the north's train split and from its test split
@@ -36,10 +37,13 @@ class PhantomOptions(BaseModel):
     size: int = Field(default=128, ge=32, le=1024)
 
 
-def generator_hash() -> str:
-    """Return 12 digits of a hash over the generator's own source: it names the world."""
+def generator_hash(*more: str) -> str:
+    """Return 12 digits of a hash over the generator's own source: it names the world.
+
+    ``more`` are further files of it, which say something of the films without changing them.
+    """
     digest = hashlib.sha256()
-    for name in ("case.py", "film.py"):
+    for name in ("case.py", "film.py", *more):
         digest.update((Path(__file__).parent / name).read_bytes())
     return digest.hexdigest()[:12]
 
@@ -132,6 +136,10 @@ def _read_mask(row: Any, options: PhantomOptions) -> np.ndarray:
     return masks(case_of(row.image), options.size)
 
 
+def _read_ribs(row: Any, options: PhantomOptions) -> np.ndarray:
+    return ribs(case_of(row.image), options.size)
+
+
 def _fixture(folder: Path, films: int = 96) -> PhantomOptions:
     del folder  # nothing is written: films are drawn
     return PhantomOptions(films=films, size=64)
@@ -156,14 +164,13 @@ def _spec(name: str, schema: LabelSchema, read: Any, **more: Any) -> DatasetSpec
         fixture=partial(_fixture, films=96),
         card=_card(f"Phantom {name}"),
         read_image=_read_image,
-        reader_version=f"{VERSION}-{generator_hash()}",
-        **more,
+        **{"reader_version": f"{VERSION}-{generator_hash()}", **more},
     )
 
 
 @hookimpl
 def ark_datasets() -> list[DatasetSpec]:
-    """Return three classification datasets whose labels disagree in kind, and organ masks."""
+    """Return three classification datasets whose labels disagree in kind, and two of masks."""
     return [
         _spec(
             "north",
@@ -183,6 +190,13 @@ def ark_datasets() -> list[DatasetSpec]:
             LabelSchema(name="phantom-organs", kind="mask", labels=STRUCTURES),
             _organs,
             read_mask=_read_mask,
+        ),
+        _spec(
+            "ribs",
+            LabelSchema(name="phantom-ribs", kind="mask", labels=RIBS),
+            _organs,
+            read_mask=_read_ribs,
+            reader_version=f"{VERSION}-{generator_hash('ribs.py')}",
         ),
     ]
 

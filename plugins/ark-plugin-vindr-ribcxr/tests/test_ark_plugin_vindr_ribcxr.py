@@ -116,11 +116,17 @@ def test_outline_at_native_size(miniature: VindrRibcxrOptions) -> None:
 
 @pytest.mark.parametrize("none", ["None", None])
 def test_rib_that_was_not_drawn(miniature: VindrRibcxrOptions, none: str | None) -> None:
-    """'None' and null are an all-False plane."""
+    """'None' and null are missing in the rib's column, and an all-False plane."""
     edited(miniature.root / TRAIN, lambda found: found["L3"].update({"0": none}))
+    found = table(miniature)
+    assert [rib for rib, drawn in zip(RIBS, found.drawn()[0], strict=True) if not drawn] == [
+        "R1",  # by the miniature
+        "L3",
+    ]
+    assert found.frame[list(RIBS)].isin([1, np.nan]).all(axis=None)
     mask = read_mask(first(miniature), miniature)
     missing = [rib for rib, plane in zip(RIBS, mask, strict=True) if not plane.any()]
-    assert missing == ["R1", "L3"]  # R1 by the miniature
+    assert missing == ["R1", "L3"]
 
 
 @pytest.mark.parametrize("folder", plugin.FOLDERS)

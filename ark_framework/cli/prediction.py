@@ -1,0 +1,122 @@
+"""What ``ark predict`` writes: a table that is whole or not there, and how many films it holds."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, TextIO
+
+import click
+
+from ark_framework.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Seconds between lines that say how far it has come, and digits of a probability: a float32's.
+QUIET, DIGITS = 10.0, 9
+
+
+@dataclass
+class Output:
+    """The table of ``ark predict``, written a few rows at a time.
+
+    Attributes:
+        out: Its file; standard output when ``None``.
+        as_json: Whether it is an object a line, not CSV.
+        max_bad: Unreadable films to put up with.
+    """
+
+    out: Path | None
+    as_json: bool
+    max_bad: int
+    _films: int = field(default=0, init=False)
+    _bad: int = field(default=0, init=False)
+    _first: str = field(default="", init=False)
+    _spoke: float = field(default=0.0, init=False)
+
+    def check(self, *, overwrite: bool) -> None:
+        """Refuse a file where none can be, or where one is.
+
+        Raises:
+            ConfigError: it is so.
+        """
+        if self.out is None:
+            return
+        if self.out.is_dir() or not self.out.parent.is_dir():
+            raise ConfigError(f"--out {self.out}: name a file in a folder that exists")
+        if self.out.exists() and not overwrite:
+            raise ConfigError(f"--out {self.out} exists; name another file or give --overwrite")
+
+    @contextmanager
+    def opened(self) -> Iterator[TextIO]:
+        """Open a file that is put in place when it is whole, or standard output."""
+        self._spoke = monotonic()
+        if self.out is None:
+            yield sys.stdout
+            return
+        beside = self.out.with_name(f".{self.out.name}.part")
+        try:
+            with beside.open("w", encoding="utf-8", newline="") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(self.out)
+        finally:
+            beside.unlink(missing_ok=True)
+
+    def add(self, rows: pd.DataFrame, problems: Mapping[str, str], file: TextIO) -> None:
+        """Write a row per film; a line now and then says how far it has come.
+
+        Args:
+            rows: In the order of the films; the column ``image`` has their names.
+            problems: Why a film cannot be read, by name.
+            file: As :meth:`opened` gave it.
+        """
+        if self.as_json:
+            rows.to_json(file, orient="records", lines=True, double_precision=15)
+        else:
+            header = not self._films
+            rows.to_csv(file, index=False, header=header, float_format=f"%.{DIGITS}g")
+        if problems and not self._bad:
+            self._first = ": ".join(next(iter(problems.items())))
+        self._films += len(rows)
+        self._bad += int(rows["image"].isin(list(problems)).sum())
+        if monotonic() - self._spoke > QUIET:
+            self._spoke = monotonic()
+            click.echo(f"predicted {self._films:,} films", err=True)
+
+    def close(self) -> None:
+        """Say how many films there are, and what could not be read.
+
+        Raises:
+            DataError: it is more than ``max_bad``.
+        """
+        where = f" in {self.out}" if self.out else ""
+        said = f"{self._bad} of {self._films} films cannot be read, the first {self._first}"
+        if self._bad > self.max_bad:
+            raise DataError(f"{said}; the others are{where or ' above'} (--max-bad {self.max_bad})")
+        if self._bad:
+            click.echo(said, err=True)
+        if self.out:
+            click.echo(f"{self._films} films{where}")
+
+
+def may_fill(option: str, folder: Path, films: Sequence[Path], *, overwrite: bool) -> None:
+    """Refuse a folder of pictures that is in use, or would be searched for films.
+
+    Raises:
+        ConfigError: it is so.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{option} {folder}: is a file, not a folder")
+    for path in films:
+        if path.is_dir() and folder.resolve().is_relative_to(path.resolve()):
+            raise ConfigError(f"{option} {folder}: lies in {path}, which is searched for films")
+    if folder.exists() and any(folder.iterdir()) and not overwrite:
+        raise ConfigError(f"{option} {folder} is in use; name another or give --overwrite")

@@ -1,0 +1,134 @@
+"""Masks as what is learned: the loss, validation and predictions of films with structures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ark_framework import masks as bits
+from ark_framework import registry
+from ark_framework.corpus import Corpus
+from ark_framework.errors import RunError
+from ark_framework.registry import Registry
+from ark_framework.runtime import Runtime
+from ark_framework.specs import LabelSchema
+from ark_framework.transfer.mask_films import MaskFilms, targets
+from ark_framework.transfer.protocol import SegmentConfig
+from ark_framework.transfer.splits import Split
+from ark_framework.transfer.structures import Structures
+from ark_framework.transfer.upernet import UperNet
+from ark_framework.views import whole
+
+INSIDE = 0.5  # a pixel is in where its probability is at least this, as published
+
+
+class Segmentation:
+    """An :class:`~ark_framework.transfer.training.Objective`; ``network`` is on the device."""
+
+    def __init__(
+        self,
+        network: UperNet,
+        corpus: Corpus,
+        split: Split,
+        structures: Structures,
+        config: SegmentConfig,
+        seed: int,
+        runtime: Runtime,
+        plugins: Registry | None = None,
+    ) -> None:
+        self.network, self.corpus, self.split = network, corpus, split
+        self.structures, self.config, self.runtime = structures, config, runtime
+        self.films = MaskFilms(
+            corpus,
+            split.train,
+            structures,
+            batch_size=config.batch_size,
+            views=config.views,
+            flip=config.flip,
+            seed=seed,
+            device=runtime.device,
+        )
+        self.steps = self.films.order.steps
+        schema = LabelSchema(name="structures", kind="mask", labels=structures.names)
+        known = plugins or registry.load(())
+        self.entries = known.loss(config.loss, kind="mask").build(schema)
+        self.drawn = structures.drawn(corpus.table.drawn())
+        self.can_validate = bool(self.drawn[split.val].any())
+        self.where = f"{corpus.name}, {split.name}"
+
+    def loss(self, step: int) -> Tensor:
+        """Return the mean loss of a step over its films' drawn structures."""
+        views, masks = self.films.batch(step)
+        with self.runtime.autocast():
+            output = self.network(views)
+        return self._mean(output.float(), masks)
+
+    def validate(self) -> tuple[float, float | None]:
+        """Return the mean loss over drawn structures, and their mean Dice, film by film."""
+        total, count, scores = 0.0, 0, []
+        for rows, output in self._outputs(self.split.val):
+            true, drawn = self._truth(rows)
+            masks = targets(torch.from_numpy(true), torch.from_numpy(drawn))
+            total += float(self.entries(output, masks).sum())
+            count += int(drawn.sum())
+            scores.append(dice(output.sigmoid() >= INSIDE, masks))
+        by_structure = torch.cat(scores).nanmean(dim=0)
+        known = by_structure[~by_structure.isnan()]
+        return total / max(count, 1), float(known.mean()) if len(known) else None
+
+    def predict(self) -> np.ndarray:
+        """Return the masks of the test films, ``(n, B, S, S)`` uint8, a bit a structure."""
+        found = []
+        for _, output in self._outputs(self.split.test):
+            if not bool(output.isfinite().all()):
+                raise RunError("the masks are not finite after training; lower optim.lr")
+            found.append(bits.pack((output.sigmoid() >= INSIDE).numpy()))
+        return np.concatenate(found)
+
+    def _outputs(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """Yield rows and their logits ``(b, J, S, S)`` float32 on the CPU, of whole films."""
+        self.network.eval()
+        for start in range(0, len(rows), self.config.batch_size):
+            some = rows[start : start + self.config.batch_size]
+            films = torch.from_numpy(self.corpus.images(some)).to(self.runtime.device)
+            with torch.no_grad(), self.runtime.autocast():
+                output = self.network(whole(films, self.config.views.size))
+            yield some, output.float().cpu()
+
+    def _truth(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.structures.of(self.corpus.masks(rows)), self.drawn[rows]
+
+    def _mean(self, output: Tensor, masks: Tensor) -> Tensor:
+        entries: Tensor = self.entries(output, masks)
+        # Counted where it lies: nobody waits for a GPU.
+        count = (~masks[:, :, 0, 0].isnan()).sum().clamp(min=1)
+        return entries.sum() / (count if entries.ndim == 2 else len(entries))
+
+
+def dice(found: Tensor, masks: Tensor) -> Tensor:
+    """Return the Dice ``(b, J)`` of masks ``(b, J, S, S)`` bool; NaN where not drawn.
+
+    As :func:`ark_framework.overlap.film_scores` has it, which also gives distances.
+    """
+    blank = masks[:, :, 0, 0].isnan()
+    true = masks == 1
+    shared = (found & true).sum(dim=(2, 3)).double()
+    pixels = (found.sum(dim=(2, 3)) + true.sum(dim=(2, 3))).double()
+    return torch.where(pixels == 0, 1.0, 2 * shared / pixels).masked_fill(blank, torch.nan)
+
+
+def fewer(corpus: Corpus, split: Split, structures: Structures, count: int, *, seed: int) -> Split:
+    """Return a split that trains on ``count`` films alone and validates on none.
+
+    Patients are drawn by ``seed``; what a smaller count draws is in what a larger one draws.
+    """
+    drawn = structures.drawn(corpus.table.drawn()[split.train])
+    rows = split.train[drawn.any(axis=1)]
+    patients = corpus.table.groups()[rows]
+    order = np.random.default_rng([seed, 0xF1]).permutation(np.unique(patients))
+    place = np.argsort(order)[np.searchsorted(np.sort(order), patients)]
+    chosen = rows[np.argsort(place, kind="stable")[:count]]
+    return Split(name=split.name, train=np.sort(chosen), val=split.val[:0], test=split.test)
