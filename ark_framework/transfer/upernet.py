@@ -20,7 +20,7 @@ FINEST = 4  # stride of the finest map that UperNet takes, in pixels of the view
 LEAST = 2  # maps, or there is no pyramid
 HIERARCHICAL = (
     "swin, swinv2, convnext, convnextv2, resnet, resnext, regnet, densenet, efficientnet, maxvit, "
-    "coatnet, pvt_v2, mit, hiera, and the built-in tiny"
+    "coatnet, pvt_v2, hiera, and the built-in tiny"
 )
 
 
