@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -96,14 +97,18 @@ class Candidate:
         head = TaskHead(name=TASK, kind=schema.kind, labels=schema.labels)
         model = replace(self.plan, projector="none", tasks=(head,)).build(seed=seed)
         if self.weights is not None:
-            prefix = "backbone."
-            tensors = {
-                name.removeprefix(prefix): tensor
-                for name, tensor in self.weights.items()
-                if name.startswith(prefix)
-            }
-            model.backbone.load_state_dict(tensors)
+            model.backbone.load_state_dict(self.encoder(self.weights))
         return model.train()
+
+    @staticmethod
+    def encoder(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors of a model's backbone, by their names in it."""
+        prefix = "backbone."
+        return {
+            name.removeprefix(prefix): tensor
+            for name, tensor in weights.items()
+            if name.startswith(prefix)
+        }
 
     def key(self, *, seed: int = 0) -> str:
         """Return 16 hexadecimal digits that name its weights, architecture and view of films."""

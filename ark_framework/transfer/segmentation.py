@@ -12,6 +12,7 @@ from ark_framework import masks as bits
 from ark_framework import registry
 from ark_framework.corpus import Corpus
 from ark_framework.errors import RunError
+from ark_framework.overlap import film_dice
 from ark_framework.registry import Registry
 from ark_framework.runtime import Runtime
 from ark_framework.specs import LabelSchema
@@ -74,10 +75,11 @@ class Segmentation:
             masks = targets(torch.from_numpy(true), torch.from_numpy(drawn))
             total += float(self.entries(output, masks).sum())
             count += int(drawn.sum())
-            scores.append(dice(output.sigmoid() >= INSIDE, masks))
-        by_structure = torch.cat(scores).nanmean(dim=0)
-        known = by_structure[~by_structure.isnan()]
-        return total / max(count, 1), float(known.mean()) if len(known) else None
+            found = (output.sigmoid() >= INSIDE).numpy()
+            scores.append(film_dice(found, true, drawn))
+        by_structure = [each[np.isfinite(each)] for each in np.concatenate(scores).T]
+        known = [float(each.mean()) for each in by_structure if len(each)]
+        return total / max(count, 1), float(np.mean(known)) if known else None
 
     def predict(self) -> np.ndarray:
         """Return the masks of the test films, ``(n, B, S, S)`` uint8, a bit a structure."""
@@ -106,18 +108,6 @@ class Segmentation:
         # Counted where it lies: nobody waits for a GPU.
         count = (~masks[:, :, 0, 0].isnan()).sum().clamp(min=1)
         return entries.sum() / (count if entries.ndim == 2 else len(entries))
-
-
-def dice(found: Tensor, masks: Tensor) -> Tensor:
-    """Return the Dice ``(b, J)`` of masks ``(b, J, S, S)`` bool; NaN where not drawn.
-
-    As :func:`ark_framework.overlap.film_scores` has it, which also gives distances.
-    """
-    blank = masks[:, :, 0, 0].isnan()
-    true = masks == 1
-    shared = (found & true).sum(dim=(2, 3)).double()
-    pixels = (found.sum(dim=(2, 3)) + true.sum(dim=(2, 3))).double()
-    return torch.where(pixels == 0, 1.0, 2 * shared / pixels).masked_fill(blank, torch.nan)
 
 
 def fewer(corpus: Corpus, split: Split, structures: Structures, count: int, *, seed: int) -> Split:

@@ -87,12 +87,7 @@ def build(
     if candidate.weights is None:
         say(f"{candidate.name}: encoder {_name(plan)} drawn by seed {seed}")
     else:
-        prefix = "backbone."
-        tensors = {
-            key.removeprefix(prefix): each
-            for key, each in candidate.weights.items()
-            if key.startswith(prefix)
-        }
+        tensors = candidate.encoder(candidate.weights)
         backbone.load_state_dict(tensors)  # strict: all of them, or an error
         say(f"{candidate.name}: all {len(tensors)} tensors of the encoder {_name(plan)} loaded")
     side = film(candidate, size).size

@@ -77,14 +77,9 @@ class Objective(Protocol):
         where: Dataset and split, for people.
     """
 
-    @property
-    def steps(self) -> int: ...  # noqa: D102 - above
-
-    @property
-    def can_validate(self) -> bool: ...  # noqa: D102 - above
-
-    @property
-    def where(self) -> str: ...  # noqa: D102 - above
+    steps: int
+    can_validate: bool
+    where: str
 
     def loss(self, step: int) -> Tensor:
         """Return the loss of a step, counted from 0, attached to the graph."""
