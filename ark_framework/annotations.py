@@ -11,6 +11,7 @@ Columns of a valid table, in this order:
 ``view``                  ``PA``, ``AP``, ``LATERAL``, … or missing
 ``source_id``             identity shared with another dataset, such as ``nih:00000061_012.png``
 ``source_patient``        likewise for the patient, such as ``nih:61``
+``group:NAME``            any number: what else films are told apart by, such as ``group:scanner``
 one per label             float: 1, 0, NaN = not annotated, -1 = uncertain (multilabel only)
 ========================  =======================================================================
 
@@ -31,11 +32,12 @@ from ark_framework.specs import LabelSchema
 SPLITS = ("train", "val", "test")
 TEXT_COLUMNS = ("image", "split", "patient", "sex", "view", "source_id", "source_patient")
 COLUMNS = ("image", "split", "patient", "sex", "age", "view", "source_id", "source_patient")
+GROUP = "group:"
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotationTable:
-    """A validated table: ``frame`` has exactly :data:`COLUMNS` and the schema's labels."""
+    """A validated table: ``frame`` has exactly :data:`COLUMNS`, groups and the schema's labels."""
 
     dataset: str
     schema: LabelSchema
@@ -59,6 +61,12 @@ class AnnotationTable:
         kept = self.frame["split"].notna() if self.structures else slice(None)
         images: list[str] = self.frame.loc[kept, "image"].tolist()
         return images
+
+    @property
+    def groupings(self) -> list[str]:
+        """The names of its ``group:`` columns, without the prefix."""
+        names = self.frame.columns
+        return [str(name).removeprefix(GROUP) for name in names if str(name).startswith(GROUP)]
 
     def drawn(self) -> np.ndarray:
         """Return which labels are annotated, ``(N, K)`` bool: for masks, drawn or known absent."""
@@ -94,7 +102,7 @@ def validate(frame: pd.DataFrame, *, dataset: str, schema: LabelSchema) -> Annot
             f"{dataset}: the table has no column {missing[0]!r}; it has "
             f"{', '.join(map(repr, list(frame.columns)[:24]))}"
         )
-    clean = pd.DataFrame({name: _column(frame, name) for name in COLUMNS})
+    clean = pd.DataFrame({name: _column(frame, name) for name in (*COLUMNS, *_groups(frame))})
     for label in schema.labels:
         given = label in frame.columns
         clean[label] = _numbers(frame[label], dataset, label, frame["image"]) if given else 1.0
@@ -134,6 +142,10 @@ def with_validation(
     frame = table.frame.copy()
     frame.loc[moved, "split"] = "val"
     return AnnotationTable(dataset=table.dataset, schema=table.schema, frame=frame), len(moved)
+
+
+def _groups(frame: pd.DataFrame) -> list[str]:
+    return [name for name in frame.columns if isinstance(name, str) and name.startswith(GROUP)]
 
 
 def _column(frame: pd.DataFrame, name: str) -> pd.Series:

@@ -23,6 +23,7 @@ import ark_framework
 from ark_framework import config, events, hooks, specs, testing
 from ark_framework.annotations import COLUMNS, AnnotationTable
 from ark_framework.cli import ark
+from ark_framework.fairness.settings import FairnessConfig
 from ark_framework.transfer import settings
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -98,6 +99,15 @@ def study_page() -> str:
     return _page("Studies", [*lines, *_listed(settings.StudyConfig), ""])
 
 
+def fairness_page() -> str:
+    """Every key of an audit."""
+    lines = [
+        "What the file of `ark fairness -c` may hold, and what `--set` changes.",
+        "",
+    ]
+    return _page("Audits", [*lines, *_listed(FairnessConfig), ""])
+
+
 def conformance_page() -> str:
     """Every check of the conformance kit."""
     lines = [_overview(testing), ""]
@@ -114,6 +124,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "cli.md": cli_page,
     "config.md": config_page,
     "study.md": study_page,
+    "fairness.md": fairness_page,
     "conformance.md": conformance_page,
 }
 
@@ -131,6 +142,7 @@ def surface() -> dict[str, Any]:
         "commands": {path: _options(context) for path, context in all_commands()},
         "config": [path for path, _, _ in all_keys(config.RunConfig)],
         "study": [path for path, _, _ in all_keys(settings.StudyConfig)],
+        "fairness": [path for path, _, _ in all_keys(FairnessConfig)],
     }
 
 

@@ -222,22 +222,35 @@ def test_thresholds_equal_scikit_learn() -> None:
     false, true, _ = roc_curve(targets[use], scores[use])
     best = youden_threshold(scores, targets)
     assert best.sensitivity + best.specificity - 1 == pytest.approx((true - false).max())
-    for policy in POLICIES:
-        found = choose(policy, scores, targets)
+    asked = [*dict.fromkeys(POLICIES).items(), ("target-specificity", 0.95), ("fixed", 0.2)]
+    for policy, at in asked:
+        found = choose(policy, scores, targets, at=at)
         tn, fp, fn, tp = confusion_matrix(targets[use], scores[use] >= found.value).ravel()
-        assert found.policy == policy
+        assert found.policy.startswith(policy)
         assert found.sensitivity == pytest.approx(tp / (tp + fn))
         assert found.specificity == pytest.approx(tn / (tn + fp))
+        assert (found.positives, found.negatives) == (tp + fn, tn + fp)
     lowest = threshold_at_specificity(scores, targets, specificity=0.9)
     below = np.unique(scores[use])
     below = below[below < lowest.value][-1]
     assert lowest.specificity >= 0.9 > (scores[targets == 0] < below).mean()
+    assert choose("target-specificity", scores, targets) == lowest
+    assert choose("target-specificity", scores, targets, at=0.95).specificity >= 0.95
+    assert choose("fixed", scores, targets).value == 0.5
+    healthy = choose("fixed", scores, np.zeros(len(scores)), at=0.2)
+    assert (healthy.value, healthy.policy, healthy.positives) == (0.2, "fixed 0.2", 0)
+    assert math.isnan(healthy.sensitivity)
+    assert healthy.specificity == pytest.approx((scores < 0.2).mean())
 
 
 def test_thresholds_refuse() -> None:
     """An unknown policy and validation data of one class are the user's to mend."""
     with pytest.raises(ConfigError, match="youden"):
         choose("best", np.zeros(2), np.zeros(2))
+    with pytest.raises(ConfigError, match="leave out"):
+        choose("youden", np.zeros(2), np.arange(2.0), at=0.5)
+    with pytest.raises(ConfigError, match="finite"):
+        choose("fixed", np.zeros(2), np.arange(2.0), at=math.nan)
     with pytest.raises(DataError, match="both classes"):
         youden_threshold(np.zeros(2), np.zeros(2))
     with pytest.raises(ConfigError, match="share"):

@@ -61,6 +61,17 @@ def test_sexes(tmp_path: Path) -> None:
         table(options(tmp_path, [*lines, "5.png,1,2"], labels=["a"], sex="g"))
 
 
+def test_groups(tmp_path: Path) -> None:
+    """A named column becomes a grouping as text, blank = missing; others are left out."""
+    lines = ["image,a,scanner,site", "x.png,1,7,north", "y.png,0,,south"]
+    made = table(options(tmp_path, lines, labels=["a"], groups=["scanner"]))
+    assert made.groupings == ["scanner"]
+    assert made.frame["group:scanner"].tolist() == ["7", None]
+    assert "site" not in " ".join(made.frame.columns)
+    with pytest.raises(DataError, match="no column 'scaner'; did you mean 'scanner'"):
+        SPEC.read(options(tmp_path, lines, labels=["a"], groups=["scaner"]))
+
+
 def test_no_split_is_train(tmp_path: Path) -> None:
     """Without a split column every image is a training image."""
     read = table(options(tmp_path, ["image,a", "1.png,1", "2.png,0"], labels=["a"]))

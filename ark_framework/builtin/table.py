@@ -45,6 +45,7 @@ class TableOptions(BaseModel):
         sex: Column with M/F or male/female.
         age: Column with the age in years.
         view: Column with the view, such as PA.
+        groups: Columns with what else films are told apart by, such as the scanner.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,6 +62,7 @@ class TableOptions(BaseModel):
     sex: str | None = None
     age: str | None = None
     view: str | None = None
+    groups: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _fits(self) -> TableOptions:
@@ -94,6 +96,7 @@ def read(options: TableOptions) -> pd.DataFrame:
     roles = {name: column for name, column in roles.items() if column is not None}
     classes = options.label_column is not None
     wanted = [] if options.kind == "mask" or classes else list(options.labels)
+    roles |= {f"group:{column}": column for column in options.groups}
     frame = _csv(path, [*roles.values(), *wanted, *([options.label_column] if classes else [])])
     table = frame[list(roles.values())].set_axis(list(roles), axis=1)
     table["split"] = table["split"].replace(SPLIT) if options.split else "train"

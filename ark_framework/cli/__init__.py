@@ -29,6 +29,7 @@ COMMANDS = {
     "probe": ("ark_framework.cli.probe:probe", "Fit classifiers on models' embeddings."),
     "finetune": ("ark_framework.cli.finetune:finetune", "Train models on one dataset each."),
     "segment": ("ark_framework.cli.segment:segment", "Train models to find masks."),
+    "fairness": ("ark_framework.cli.fairness:fairness", "Whom a model fails, by subgroup."),
     "compare": ("ark_framework.cli.compare:compare", "Models on datasets, in one table."),
     "demo": ("ark_framework.cli.demo:demo", "Train on drawn films; needs no data."),
     "data": ("ark_framework.cli.data:data", "List, link, verify, pack, audit, see datasets."),

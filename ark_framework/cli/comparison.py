@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import json
-import platform
-import shlex
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.markup import escape
 
-from ark_framework.cli.console import sheet as open_sheet
+from ark_framework.cli.pages import RESEARCH, bare, flat, listed, origin, show
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ark_framework.transfer.cells import Cell, Sheet
     from ark_framework.transfer.compare import Comparison, Curve
     from ark_framework.transfer.outcome import Outcome
     from ark_framework.transfer.settings import StudyConfig
 
 HEADING = "Models compared"
-RESEARCH = "Research use only; not for diagnosis."
 FILES = ("table.md", "table.csv", "outcomes.csv", "compare.html")
 
 
@@ -48,7 +40,7 @@ def finish(
         click.echo(json.dumps([each.to_json() for each in outcomes], indent=1))
     else:
         for sheet in sheets(found):
-            _show(console, sheet)
+            show(console, sheet)
     where = ", ".join(str(out / name) for name in FILES)
     console.print(f"written: {where}", highlight=False, markup=False, soft_wrap=True)
 
@@ -67,7 +59,7 @@ def write(found: Comparison, outcomes: Sequence[Outcome], config: StudyConfig, o
     tables = sheets(found)
     write_text(out / "outcomes.csv", outcome_frame(outcomes).to_csv(index=False))
     write_text(out / "table.csv", table_frame(found).to_csv(index=False))
-    written = markdown(HEADING, about, tables) + _listed(settings(config))
+    written = markdown(HEADING, about, tables) + listed(settings(config))
     write_text(out / "table.md", written)
     write_text(out / "compare.html", html(found, about, config))
 
@@ -105,26 +97,17 @@ def settings(config: StudyConfig) -> dict[str, str]:
         taken.append("segment")
     for protocol in ("finetune", "segment"):
         told[protocol]["views"].pop("size")  # the model's own is taken
-    shown = dict(_flat({name: told[name] for name in taken}))
+    shown = dict(flat({name: told[name] for name in taken}))
     return {
-        name: _bare(text) if name.startswith("models.") else text for name, text in shown.items()
+        name: bare(text) if name.startswith("models.") else text for name, text in shown.items()
     }
-
-
-def _bare(word: str) -> str:
-    """Leave out of a path whose disk it is on: a page is for others too."""
-    head, sign, path = word.rpartition("=" if "=" in word else ":")
-    return f"{head}{sign}{Path(path).name}" if "/" in path else word
 
 
 def _about(found: Comparison, outcomes: Sequence[Outcome]) -> Iterator[str]:
     datasets = dict.fromkeys(each.dataset for each in outcomes)
     yield RESEARCH
     yield f"{len(found.models)} models, {len(datasets)} datasets, {len(outcomes):,} results."
-    typed = shlex.join(map(_bare, sys.argv[1:]))
-    yield f"{datetime.now().astimezone():%Y-%m-%d %H:%M %z}: ark {typed}"
-    named = (f"{name} {version(name)}" for name in ("ark-framework", "torch", "numpy", "scipy"))
-    yield f"{', '.join(named)}, Python {platform.python_version()}"
+    yield from origin("scipy")
 
 
 def _chart(curve: Curve, styles: Mapping[str, dict[str, str]]) -> dict[str, Any]:
@@ -152,33 +135,3 @@ def _chart(curve: Curve, styles: Mapping[str, dict[str, str]]) -> dict[str, Any]
         **made,
         **size,
     }
-
-
-def _show(console: Console, sheet: Sheet) -> None:
-    made = open_sheet(*map(escape, sheet.columns), title=escape(sheet.title))
-    for row in sheet.rows:
-        made.add_row(*map(_cell, row))
-    console.print(made)
-    for note in sheet.notes:
-        console.print(f"[dim]{escape(note)}[/dim]", highlight=False, soft_wrap=True)
-
-
-def _cell(cell: Cell) -> str:
-    tag = {"best": "bold", "second": "underline"}.get(cell.place)
-    return f"[{tag}]{escape(cell.text)}[/{tag}]" if tag else escape(cell.text)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield dotted names; what is not set is left out."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        elif isinstance(value, list):
-            yield f"{prefix}{name}", ", ".join(map(str, value))
-        elif value is not None:
-            yield f"{prefix}{name}", str(value)
-
-
-def _listed(told: Mapping[str, str]) -> str:
-    lines = "\n".join(f"{name}: {value}" for name, value in told.items())
-    return f"## Settings\n\n```text\n{lines}\n```\n"

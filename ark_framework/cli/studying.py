@@ -78,8 +78,8 @@ def layers(
         "datasets": list(tasks) or None,
         "limit": limit,
         "seeds": seeds,
-        "folds": _given(count=folds, repeats=repeats),
-        "store": _given(folder=None if store is None else str(store), max_bad=max_bad),
+        "folds": given(count=folds, repeats=repeats),
+        "store": given(folder=None if store is None else str(store), max_bad=max_bad),
     }
     told = {key: value for key, value in flags.items() if value}
     assigned = [configuration.assignment(text) for text in assignments]
@@ -130,7 +130,7 @@ def _named(
         if name in found:
             raise ConfigError(f"two models are called {name!r}; write NAME={source}")
         fresh = source.startswith(("random:", "timm:")) and not Path(source.split(":")[1]).exists()
-        sides = _given(size=size, resize=resize) if fresh else {}
+        sides = given(size=size, resize=resize) if fresh else {}
         found[name] = {"source": source, **sides} if sides else source
     return found
 
@@ -143,5 +143,6 @@ def _called(source: str) -> str:
     return f"{scheme}:{Path(rest.partition('=')[0]).name}"
 
 
-def _given(**values: Any) -> dict[str, Any]:
+def given(**values: Any) -> dict[str, Any]:
+    """Return what is not ``None``."""
     return {name: value for name, value in values.items() if value is not None}

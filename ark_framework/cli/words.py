@@ -9,7 +9,11 @@ from collections.abc import Iterable, Iterator
 
 import click
 
-WORDY = ("--plugins", "--tasks", "--data", "--shots", "--fractions", "--structures")
+WORDY = (
+    *("--plugins", "--tasks", "--data"),
+    *("--shots", "--fractions", "--structures"),
+    *("--by", "--shares"),
+)
 
 
 class WordsCommand(click.Command):

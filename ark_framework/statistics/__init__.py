@@ -7,6 +7,8 @@ back with NaN bounds and a reason; nothing is guessed.
 from __future__ import annotations
 
 from ark_framework.statistics.delong import delong, delong_paired
+from ark_framework.statistics.folds import cliffs_delta, mann_whitney, stars
+from ark_framework.statistics.grouped import MEASURES, GroupedFilms
 from ark_framework.statistics.pairs import bootstrap_paired, bootstrap_rows_paired
 from ark_framework.statistics.ratios import bootstrap_means_paired
 from ark_framework.statistics.resampling import bootstrap
@@ -32,6 +34,7 @@ from ark_framework.statistics.seeds import (
     two_sample_t,
     welch,
 )
+from ark_framework.statistics.subgroups import TESTED, GroupScore, Subgroups, subgroups
 from ark_framework.statistics.thresholds import (
     POLICIES,
     Threshold,
@@ -52,14 +55,19 @@ __all__ = [
     "Difference",
     "Differences",
     "FEW",
+    "GroupScore",
+    "GroupedFilms",
     "Interval",
     "Intervals",
     "LabelScore",
+    "MEASURES",
     "Metric",
     "POLICIES",
     "RowMetric",
     "SECOND",
     "Standing",
+    "Subgroups",
+    "TESTED",
     "TIED",
     "Threshold",
     "bootstrap",
@@ -68,13 +76,17 @@ __all__ = [
     "bootstrap_rows",
     "bootstrap_rows_paired",
     "choose",
+    "cliffs_delta",
     "corrected_t",
     "delong",
     "delong_paired",
     "difference_to_best",
     "holm",
     "label_scores",
+    "mann_whitney",
     "paired_t",
+    "stars",
+    "subgroups",
     "threshold_at_specificity",
     "two_sample_t",
     "weighted_accuracy",

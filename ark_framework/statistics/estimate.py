@@ -24,10 +24,10 @@ class Estimate:
     drawn: np.ndarray
     without: np.ndarray
     asked: int
-    patients: int
+    patients: float
 
     @classmethod
-    def of(cls, found: Replicates, column: int, *, patients: int) -> Estimate:
+    def of(cls, found: Replicates, column: int, *, patients: float) -> Estimate:
         """Take one of the ``K`` numbers, leaving out replicates where it is undefined."""
         drawn, without = found.drawn[:, column], found.without[:, column]
         return cls(
@@ -58,20 +58,23 @@ class Estimate:
         away = self.without.mean() - self.without
         spread = float((away**2).sum()) ** 1.5
         bend = float((away**3).sum()) / (6 * spread) if spread else 0.0
-        shares = []
+        shares, reach = [], self._quantile(level) * self._expansion()
         for sign in (-1, 1):
-            z = bias + sign * self._quantile(level) * self._expansion()
+            z = bias + sign * reach
             shares.append(normal.cdf(bias + z / max(1 - bend * z, 1e-3)))
         low, high = np.quantile(self.drawn, shares)
         return float(low), float(high)
 
-    def student(self, level: float) -> tuple[float, float, float]:
-        """Return the interval about the value and the two-sided p of 0; NaN without variance."""
+    def student(self, level: float, *, least: float = 0.0) -> tuple[float, float, float]:
+        """Return the interval about the value and the two-sided p of 0; NaN without variance.
+
+        ``least`` is a variance of the value that replicates may understate.
+        """
         from scipy.stats import t
 
-        if np.ptp(self.drawn) < ROUNDING:
+        if np.ptp(self.drawn) < ROUNDING and not least:
             return math.nan, math.nan, math.nan
-        error = math.sqrt(self.variance) * self._expansion()
+        error = max(math.sqrt(self.variance) * self._expansion(), math.sqrt(least))
         reach = self._quantile(level) * error
         p = float(2 * t.sf(abs(self.value) / error, self.patients - 1))
         return self.value - reach, self.value + reach, p

@@ -95,9 +95,9 @@ def too_few(positives: int, negatives: int, *, of: str = "") -> str:
     return ""
 
 
-def too_few_patients(count: int) -> str:
+def too_few_patients(count: float) -> str:
     """Return why an interval over whole rows cannot be had, or an empty string."""
-    return f"not estimable: {count} patients, at least {FEW} are needed" if count < FEW else ""
+    return f"not estimable: {count:.0f} patients, at least {FEW} are needed" if count < FEW else ""
 
 
 def extreme(*values: float) -> str:

@@ -105,7 +105,7 @@ class Probe:
         self.certain = scored_targets(raw, schema).astype(np.float64)
         self.groups = corpus.table.groups()[rows]
         self.exclusive = schema.kind == "multiclass"
-        self.x = _standardized(features, self._any_train(), self.device)
+        self.x = standardized(features, self._any_train(), self.device)
 
     def full(self) -> Iterator[Fitted]:
         """Yield linear classifiers on each fraction of each split's training films."""
@@ -209,13 +209,8 @@ class Probe:
         return int(order[np.nanargmax(ranked)]) if np.isfinite(ranked).any() else middle
 
     def _scores(self, coef: Tensor, intercept: Tensor, rows: np.ndarray) -> np.ndarray:
-        """Return probabilities ``(n, C)`` by coefficients ``(T, [K,] D)``, intercepts alike."""
         x = self.x[torch.from_numpy(self._where(rows)).to(self.device)]
-        if self.exclusive:
-            coef, intercept = coef.squeeze(0), intercept.squeeze(0)
-        logits = (x @ coef.T).double() + intercept
-        chances = logits.softmax(1) if self.exclusive else logits.sigmoid()
-        return np.asarray(chances.cpu().numpy())
+        return probabilities(x, coef, intercept, exclusive=self.exclusive)
 
     def _from_few(self, sets: dict[int, np.ndarray], split: Split) -> np.ndarray:
         scores = np.full((len(split.test), len(self.corpus.schema.labels)), np.nan)
@@ -235,9 +230,19 @@ class Probe:
         return scores
 
 
-def _standardized(features: np.ndarray, train: np.ndarray, device: torch.device) -> Tensor:
+def standardized(features: np.ndarray, train: np.ndarray, device: torch.device) -> Tensor:
+    """Return features ``(n, D)`` on the device, by the mean and deviation of rows ``train``."""
     x = torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32)).to(device)
     seen = x[torch.from_numpy(train).to(device)]
     spread = seen.std(dim=0, correction=0)
     # A feature that never varies says nothing; it stays at zero instead of at noise.
     return (x - seen.mean(0)) * torch.where(spread > 1e-6, 1 / spread, 0.0)
+
+
+def probabilities(x: Tensor, coef: Tensor, intercept: Tensor, *, exclusive: bool) -> np.ndarray:
+    """Return probabilities ``(n, C)`` by coefficients ``(T, [K,] D)``, intercepts alike."""
+    if exclusive:
+        coef, intercept = coef.squeeze(0), intercept.squeeze(0)
+    logits = (x @ coef.T).double() + intercept
+    chances = logits.softmax(1) if exclusive else logits.sigmoid()
+    return np.asarray(chances.cpu().numpy())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -41,21 +41,14 @@ class FoldsConfig(Section):
     seed: int = Field(default=0, ge=0, description="of the dealing")
 
 
-class StudyConfig(Section):
-    """Models, datasets and protocols."""
+class SubjectsConfig(Section):
+    """Models and datasets, and how films and embeddings are come by."""
 
     models: dict[str, str | ModelEntry] = Field(description="name: where it comes from")
     plugins: tuple[str, ...] = Field(default=(), description="plugins that provide the datasets")
     datasets: tuple[str, ...] | None = Field(default=None, description="all with labels if absent")
-    protocols: tuple[Protocol, ...] = Field(default=("probe",), description="what is done")
-    seeds: int = Field(default=1, gt=0, description="of fine-tuning and of random weights: 0, 1, …")
-    folds: FoldsConfig | None = Field(
-        default=None, description="the datasets' own splits if absent"
-    )
     limit: int | None = Field(default=None, gt=0, description="films per split, for a quick try")
     probe: ProbeConfig = ProbeConfig()
-    finetune: FinetuneConfig = FinetuneConfig()
-    segment: SegmentConfig = SegmentConfig()
     data: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="options per dataset, such as root"
     )
@@ -64,27 +57,50 @@ class StudyConfig(Section):
     runtime: RuntimeConfig = RuntimeConfig()
 
 
+class StudyConfig(SubjectsConfig):
+    """Models, datasets and protocols."""
+
+    protocols: tuple[Protocol, ...] = Field(default=("probe",), description="what is done")
+    seeds: int = Field(default=1, gt=0, description="of fine-tuning and of random weights: 0, 1, …")
+    folds: FoldsConfig | None = Field(
+        default=None, description="the datasets' own splits if absent"
+    )
+    finetune: FinetuneConfig = FinetuneConfig()
+    segment: SegmentConfig = SegmentConfig()
+
+
+Config = TypeVar("Config", bound=SubjectsConfig)
+
+
 def parse(*layers: Mapping[str, Any], models: bool = True) -> StudyConfig:
-    """Check mappings laid over the defaults and over one another; later wins.
+    """Check a study's mappings; see :func:`checked`.
 
     Without ``models`` it need not name any: only its datasets are wanted.
+    """
+    return checked(StudyConfig, *layers, where="study", models=models)
+
+
+def checked(
+    kind: type[Config], *layers: Mapping[str, Any], where: str, models: bool = True
+) -> Config:
+    """Check mappings laid over a kind's defaults and over one another; later wins.
 
     Raises:
         ConfigError: one line with the key, the value and what is accepted.
     """
-    values = merge(StudyConfig(models={}).model_dump(mode="json"), *layers)
+    values = merge(kind(models={}).model_dump(mode="json"), *layers)
     try:
-        config = StudyConfig.model_validate_json(json.dumps(values))
+        config = kind.model_validate_json(json.dumps(values))
     except TypeError as error:
-        raise ConfigError(f"study: {error}") from error
+        raise ConfigError(f"{where}: {error}") from error
     except ValidationError as error:
-        raise ConfigError(explain(error, StudyConfig, where="study")) from error
+        raise ConfigError(explain(error, kind, where=where)) from error
     if models and not config.models:
-        raise ConfigError("study: no models; name at least one")
+        raise ConfigError(f"{where}: no models; name at least one")
     return config
 
 
-def reading(config: StudyConfig) -> RunConfig:
+def reading(config: SubjectsConfig) -> RunConfig:
     """Return the part of a run's configuration that datasets are read with."""
     tasks = config.datasets
     store = config.store
