@@ -71,9 +71,9 @@ def subgroups(
     - Gaps have interval and p from one Student's t, with the standard error of the replicates'
       differences and a degree less than the smaller number of patients.  That number, here and
       above, is the effective one of ``GroupedSums``: few patients with most of the films leave a
-      variance more uncertain than their number says.  Few patients' rates and
-      areas may be near 0 or 1 by luck and then vary too little: a rate's variance is at least that
-      of :func:`_added`, an area's is raised by :func:`_stretch`.
+      variance more uncertain than their number says.  Few patients' rates and areas may be near 0
+      or 1 by luck and then vary too little: a rate's variance is at least that of :func:`_added`,
+      an area's is raised by :func:`_stretch`.
     - Only gaps of ``TESTED`` have a p: PPV and calibration move with prevalence, and ECE is the
       more raised by noise the smaller the group.
     - An area of 0 or 1 has no interval, and no gap.
@@ -209,12 +209,10 @@ def _stretch(areas: np.ndarray, patients: np.ndarray) -> np.ndarray:
     """Return by how much to stretch ``(2,)`` areas' replicates about the areas.
 
     The variance goes as ``A (1 - A)``, which is taken where two more patients of the smaller class
-    would put the area, one ranked above all and one below, after Agresti and Caffo (2000).  Areas
-    of 0 and 1, of which nothing is claimed, are left.
+    would put the area, one ranked above all and one below, after Agresti and Caffo (2000).
     """
-    shrunk, spread = (areas * patients + 1) / (patients + 2), areas * (1 - areas)
-    raised = np.divide(shrunk * (1 - shrunk), spread, out=np.ones_like(areas), where=spread > 0)
-    return np.asarray(np.sqrt(raised))
+    shrunk = (areas * patients + 1) / (patients + 2)
+    return np.asarray(np.sqrt(shrunk * (1 - shrunk) / (areas * (1 - areas))))
 
 
 def _added(above: np.ndarray, below: np.ndarray) -> float:
