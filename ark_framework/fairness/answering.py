@@ -26,11 +26,22 @@ def way(candidates: Sequence[Candidate], corpora: Sequence[Corpus], config: Fair
         candidates: The models.
         corpora: The dataset as each of them sees it.
         config: Which may say it.
+
+    Raises:
+        ConfigError: heads are asked for, and a model has none.
     """
-    if config.answers is not None:
+    if config.answers == "probe":
         return config.answers
-    pairs = zip(candidates, corpora, strict=True)
-    return "heads" if all(_has_head(*each, config) for each in pairs) else "probe"
+    for candidate, corpus in zip(candidates, corpora, strict=True):
+        if _has_head(candidate, corpus, config):
+            continue
+        if config.answers == "heads":
+            raise ConfigError(
+                f"--answers heads: {candidate.name} has no one head with the labels of "
+                f"{corpus.name}; give --head NAME, or --answers probe"
+            )
+        return "probe"
+    return "heads"
 
 
 def predictions(
@@ -45,7 +56,6 @@ def predictions(
     """Let a model answer a dataset's validation and test films, as :func:`way` says.
 
     Raises:
-        ConfigError: heads are asked for where there are none.
         DataError: there are no test films, or a probe has nothing to be trained on.
     """
     split = _split(corpus, config)

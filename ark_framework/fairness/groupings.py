@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -55,7 +55,7 @@ def groupings(
         ConfigError: a name that is no column.
     """
     more = [str(name).removeprefix(GROUP) for name in frame if str(name).startswith(GROUP)]
-    known = [*OWN, *more]
+    known = check(wanted or (), more)
     singles, notes = {}, []
     for name in known:
         made = _single(frame, name, ages)
@@ -69,15 +69,24 @@ def groupings(
     found = []
     for name in dict.fromkeys(wanted):
         parts = name.split(CROSS)
-        for part in parts:
-            if part not in known:
-                raise ConfigError(
-                    f"--by {name}: no grouping {part!r}{did_you_mean(part, known)}; "
-                    f"there are {', '.join(known)}"
-                )
         if all(part in singles for part in parts):
             found.append(_crossed(name, [singles[part] for part in parts]))
     return found, notes
+
+
+def check(wanted: Iterable[str], more: Iterable[str], *, option: str = "--by") -> list[str]:
+    """Return the columns that films can be told apart by: every table's, and ``more``.
+
+    Raises:
+        ConfigError: a part of a wanted name is none of them.
+    """
+    known = [*OWN, *more]
+    for name in wanted:
+        for part in name.split(CROSS):
+            if part not in known:
+                near = did_you_mean(part, known) or f"; there are {', '.join(known)}"
+                raise ConfigError(f"{option} {name}: no grouping {part!r}{near}")
+    return known
 
 
 def _single(frame: pd.DataFrame, name: str, ages: Sequence[float]) -> Grouping | str:

@@ -17,6 +17,7 @@ from ark_framework.fairness.answering import predictions, way
 from ark_framework.fairness.audit import Audit, audit
 from ark_framework.fairness.exclusive import Exclusive, exclusive
 from ark_framework.fairness.folds import Fold, dealt
+from ark_framework.fairness.groupings import check
 from ark_framework.fairness.predictions import Predictions, is_file, judged, read
 from ark_framework.fairness.published_folds import published_folds
 from ark_framework.fairness.results import TABLES, Findings
@@ -88,6 +89,10 @@ class Study:
         candidates = [each for each in models.values() if not isinstance(each, str)]
         for dataset in self.datasets.names():
             corpora = [self.datasets.open(dataset, each) for each in candidates]
+            for corpus in corpora:  # before hours of embedding
+                check(self.config.by or (), corpus.table.groupings)
+                by = self.config.cuts.by
+                check([by] if by else (), corpus.table.groupings, option="--cuts-by")
             how = way(candidates, corpora, self.config)
             for name, model in models.items():
                 self.say(f"{dataset}: auditing {name}")
