@@ -4,13 +4,17 @@ BIN := .venv/bin
 PACKAGES := $(wildcard plugins/*/pyproject.toml examples/*/pyproject.toml)
 PLUGINS := $(patsubst %/pyproject.toml,%,$(PACKAGES))
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench clean
 
 demo: .venv/ready
 	$(BIN)/ark demo
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile -p no:cacheprovider tests plugins examples
+
+# FILMS: a folder of PNG or JPEG films; with a GPU: make bench FILMS=... GPU=--gpu
+bench: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/all.py --films $(FILMS) $(GPU)
 
 lint: .venv/ready
 	$(BIN)/ruff check --no-cache ark_framework plugins examples tests benchmarks docs/generate.py

@@ -7,7 +7,7 @@ of both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from typing import Any
@@ -119,8 +119,9 @@ class Leaks:
 
 def audit(datasets: Sequence[Audited]) -> Audit:
     """Find films and patients that are in more than one place."""
-    frame = pd.concat([_rows(each.table) for each in datasets], ignore_index=True)
-    film = pd.factorize(frame.pop("film_key"))[0]
+    tables = [each.table for each in datasets]
+    frame = pd.concat(map(_rows, tables), ignore_index=True)
+    film = _films(tables)
     sizes = np.bincount(film)
     declared = int((sizes * (sizes - 1) // 2).sum())
     found, narrow = _pixel_twins(datasets)
@@ -128,10 +129,12 @@ def audit(datasets: Sequence[Audited]) -> Audit:
     film = _united(film, film[found])
     frame["film"] = film
     # The patients of one film are one.
-    patient = pd.factorize(frame.pop("patient_key"))[0]
-    first = pd.Series(patient).groupby(film).transform("first").to_numpy()
-    differ = first != patient
-    frame["patient"] = _united(patient, np.stack([first[differ], patient[differ]], axis=1))
+    patient = _patients(tables)
+    if declared or len(found):
+        first = pd.Series(patient).groupby(film).transform("first").to_numpy()
+        differ = first != patient
+        patient = _united(patient, np.stack([first[differ], patient[differ]], axis=1))
+    frame["patient"] = patient
     return Audit(
         frame=frame,
         declared=declared,
@@ -150,9 +153,10 @@ def film_keys(table: AnnotationTable) -> pd.Series:
 def patient_keys(table: AnnotationTable) -> pd.Series:
     """Return each film's patient: shared, else the dataset's, else the film's own."""
     frame, dataset = table.frame, table.dataset
-    local = (dataset + ":patient:" + frame["patient"].astype("object")).where(
-        frame["patient"].notna(), dataset + ":film:" + frame["image"]
-    )
+    local = dataset + ":patient:" + frame["patient"].astype("object")
+    known = frame["patient"].notna()
+    if not known.all():
+        local = local.where(known, dataset + ":film:" + frame["image"])
     return frame["source_patient"].where(frame["source_patient"].notna(), local)
 
 
@@ -163,10 +167,29 @@ def _rows(table: AnnotationTable) -> pd.DataFrame:
             "row": np.arange(len(table)),
             "image": table.frame["image"].to_numpy(),
             "split": table.frame["split"].to_numpy(dtype=object),
-            "film_key": film_keys(table).to_numpy(dtype=object),
-            "patient_key": patient_keys(table).to_numpy(dtype=object),
         }
     )
+
+
+def _films(tables: Sequence[AnnotationTable]) -> np.ndarray:
+    """Number the films by what they declare ``(N,)``."""
+    if any(table.frame["source_id"].notna().any() for table in tables):
+        return _numbered(map(film_keys, tables))
+    return np.arange(sum(map(len, tables)))  # nothing is declared: all differ
+
+
+def _patients(tables: Sequence[AnnotationTable]) -> np.ndarray:
+    """Number the patients by what their films declare ``(N,)``."""
+    if any(table.frame["source_patient"].notna().any() for table in tables):
+        return _numbered(map(patient_keys, tables))
+    local = [table.groups() for table in tables]
+    starts = np.cumsum([0, *(int(each.max(initial=-1)) + 1 for each in local)])
+    return np.concatenate([each + start for each, start in zip(local, starts, strict=False)])
+
+
+def _numbered(keys: Iterable[pd.Series]) -> np.ndarray:
+    numbers: np.ndarray = pd.factorize(pd.concat(keys).astype(object))[0]
+    return numbers
 
 
 def _meetings(used: pd.DataFrame, what: str, *, rows: bool) -> pd.Series:
@@ -208,23 +231,18 @@ def _pixel_twins(
         rows, wide = twins(mine.store, other.store)
         if not wide:
             narrow.append((mine.table.dataset, other.table.dataset))
-        left, right = _places(mine, start), _places(other, other_start)
-        pairs += [
-            np.array([[one, two]])
-            for one_row, two_row in rows.tolist()
-            for one in left.get(one_row, ())
-            for two in right.get(two_row, ())
-        ]
+        left, right = _places(mine, start)[rows[:, 0]], _places(other, other_start)[rows[:, 1]]
+        pairs.append(np.stack([left, right], axis=1)[(left >= 0) & (right >= 0)])
     return np.concatenate(pairs), tuple(narrow)
 
 
-def _places(dataset: Audited, start: int) -> dict[int, list[int]]:
-    """Return the frame rows of each store row."""
-    found: dict[int, list[int]] = {}
+def _places(dataset: Audited, start: int) -> np.ndarray:
+    """Return the frame row of each store row, -1 where the table has none of it."""
+    assert dataset.store is not None
     assert dataset.index is not None
-    for row, place in enumerate(dataset.index.tolist(), start):
-        if place >= 0:
-            found.setdefault(place, []).append(row)
+    found = np.full(len(dataset.store.images), -1, dtype=np.int64)
+    readable = np.flatnonzero(dataset.index >= 0)
+    found[dataset.index[readable]] = readable + start
     return found
 
 

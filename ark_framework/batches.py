@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from time import perf_counter
 from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from ark_framework.ahead import ahead
 from ark_framework.config import RunConfig
 from ark_framework.corpus import Corpus, training_targets
+from ark_framework.films import Films, Mapped, Resident, fit
 from ark_framework.plan import RunPlan, TaskPlan, Visit
-from ark_framework.runtime import Runtime, generator
-from ark_framework.views import Views, draw, make_views, part
+from ark_framework.runtime import Runtime, generator, sent
+from ark_framework.views import Draws, Part, Views, draw, make_views, part
+
+# Batches read before they are due where a GPU works meanwhile.  On a CPU reading is next to
+# nothing beside making views, and a thread would take its time from the model's.
+AHEAD = 2
 
 # What a generator is for; keys of the counter-based streams, never to be renumbered.
 ORDER, VIEWS, SOFT = 1, 2, 3
@@ -23,9 +32,20 @@ ORDER, VIEWS, SOFT = 1, 2, 3
 class Batches(Protocol):
     """``batches(visit, start)`` yields the views of a visit from step ``start`` of it on."""
 
-    def __call__(self, visit: Visit, start: int) -> Iterator[Views]:
-        """Yield ``visit.steps - start`` batches."""
+    def __call__(self, visit: Visit, start: int) -> Generator[Views, None, None]:
+        """Yield ``visit.steps - start`` batches; close it if it is left early."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Read:
+    """A batch on the CPU; ``films`` puts its films on the device."""
+
+    films: Callable[[], Tensor]
+    parts: tuple[Part, ...]
+    draws: Draws
+    count: int
+    scarce: bool
 
 
 class StoreBatches:
@@ -35,8 +55,9 @@ class StoreBatches:
         plan: Whose visits will be asked for.
         corpora: By dataset name.
         rows: Training rows of each task, by task name, ``(n,)``.
-        config: Views and seed.
+        config: Views, and whether films stay on the device.
         runtime: Device.
+        depth: Batches that a thread reads ahead; 0 = no thread; by the device when absent.
     """
 
     def __init__(
@@ -47,49 +68,89 @@ class StoreBatches:
         rows: Mapping[str, np.ndarray],
         config: RunConfig,
         runtime: Runtime,
+        depth: int | None = None,
     ) -> None:
         self._plan = plan
         self._corpora = corpora
         self._rows = rows
         self._config = config
         self._runtime = runtime
-        self.seconds = 0.0  # spent on reading films and making views, since it was last asked
+        cuda = runtime.device.type == "cuda"
+        self._depth = depth if depth is not None else AHEAD * cuda
+        self._films = self._source()
+        self.seconds = 0.0  # that the loop waited for batches, since it was last asked
         self._targets = {name: corpus.table.targets() for name, corpus in corpora.items()}
         # The permutations in use; a pass needs one, or two where a fixed number of steps wraps.
         self._order = lru_cache(maxsize=2 * len(plan.tasks))(self._permutation)
         self._soft = lru_cache(maxsize=len(plan.tasks))(self._uniform)
 
-    def __call__(self, visit: Visit, start: int) -> Iterator[Views]:
+    def __call__(self, visit: Visit, start: int) -> Generator[Views, None, None]:
         """Yield the views of a visit from its step ``start`` on."""
-        for step in range(start, visit.steps):
-            began = perf_counter()
-            views = self._batch(visit, step)
-            self.seconds += perf_counter() - began
-            yield views
+        steps = range(start, visit.steps)
+        began = perf_counter()
+        with closing(ahead(partial(self._read, visit), steps, depth=self._depth)) as batches:
+            for batch in batches:
+                views = self._views(batch)
+                self.seconds += perf_counter() - began
+                yield views
+                began = perf_counter()
 
     def waited(self) -> float:
-        """Return the seconds that batches have taken since the last call.
+        """Return the seconds that the loop has waited for batches since the last call.
 
         On a GPU this is the host's share: transfers and sampling go on while it works ahead.
         """
         seconds, self.seconds = self.seconds, 0.0
         return seconds
 
-    def _batch(self, visit: Visit, step: int) -> Views:
-        films, parts, count = [], [], 0
-        for index in visit.tasks:
+    def _source(self) -> Films:
+        """Choose where films come from; their bytes are the same."""
+        device, wanted = self._runtime.device, self._config.store.resident
+        rows: dict[str, np.ndarray] = {}
+        for task in self._plan.tasks:
+            before = rows.get(task.dataset, np.empty(0, dtype=np.int64))
+            rows[task.dataset] = np.union1d(before, self._rows[task.name])
+        if wanted or (wanted is None and fit(self._corpora, rows, device)):
+            return Resident(self._corpora, rows, device)
+        # Views on a CPU are made before the next batch is read.
+        return Mapped(self._corpora, device, reuse=device.type == "cpu" and not self._depth)
+
+    def _read(self, visit: Visit, step: int) -> _Read:
+        """Do what needs no device: choose the films, read them, their targets and draws."""
+        chosen = [self._chosen(index, visit.passes, step, visit.steps) for index in visit.tasks]
+        count = sum(map(len, chosen))
+        # Draws and targets are of the global batch; its films are read by the ranks they are for.
+        mine = self._runtime.ranks.mine(count)
+        wanted, parts, start, here = [], [], 0, 0
+        for index, rows in zip(visit.tasks, chosen, strict=True):
             task = self._plan.tasks[index]
-            rows = self._chosen(index, visit.passes, step, visit.steps)
-            films.append(self._corpora[task.dataset].images(rows))
+            own = mine[(mine >= start) & (mine < start + len(rows))] - start
+            wanted.append((task.dataset, rows[own]))
             target = torch.from_numpy(self._target(index, rows, visit.passes))
-            parts.append(part(task.name, target, start=count, device=self._runtime.device))
-            count += len(rows)
-        pixels = torch.from_numpy(np.concatenate(films)).to(self._runtime.device)
+            parts.append(part(task.name, target, start=here, mine=own))
+            start, here = start + len(rows), here + len(own)
         rng = generator(self._plan.seed, VIEWS, visit.tasks[0], visit.passes, step)
-        student, teacher = make_views(
-            pixels, draw(count, self._config.views, rng), self._config.views
+        return _Read(
+            films=self._films.read(wanted),
+            parts=tuple(parts),
+            draws=draw(count, self._config.views, rng).of(mine),
+            count=count,
+            scarce=min(map(len, chosen)) < self._runtime.ranks.world,
         )
-        return Views(student=student, teacher=teacher, parts=tuple(parts))
+
+    def _views(self, batch: _Read) -> Views:
+        """Do the rest on the device, and wait for none of it."""
+        device = self._runtime.device
+        student, teacher = make_views(
+            batch.films(), batch.draws, self._config.views, compiled=self._runtime.compiled
+        )
+        return Views(
+            student=student,
+            teacher=teacher,
+            parts=tuple(replace(p, target=sent(p.target, device)) for p in batch.parts),
+            count=batch.count,
+            scarce=batch.scarce,
+        )
 
     def _chosen(self, index: int, passes: int, step: int, steps: int) -> np.ndarray:
         task = self._plan.tasks[index]

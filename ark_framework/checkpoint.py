@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,9 @@ def save(path: Path, state: State, meta: Mapping[str, Any]) -> None:
     """
     content = {
         "format": FORMAT,
-        "student": state.student.state_dict(),
-        "teacher": state.teacher.model.state_dict(),
-        "optimizer": state.optimizer.state_dict(),
+        "student": _plain(state.student.state_dict()),
+        "teacher": _plain(state.teacher.model.state_dict()),
+        "optimizer": _plain(state.optimizer.state_dict()),
         "position": {"visit": state.visit, "visit_step": state.visit_step, "step": state.step},
         "meta": dict(meta),
     }
@@ -54,6 +55,17 @@ def save(path: Path, state: State, meta: Mapping[str, Any]) -> None:
             f"cannot write checkpoint {path}: {str(error).splitlines()[0]}; "
             "free some space and resume"
         ) from error
+
+
+def _plain(content: Any) -> Any:
+    """Return content with tensors in torch's usual memory format, whatever the run's is."""
+    if isinstance(content, torch.Tensor):
+        return content.contiguous()
+    if not isinstance(content, dict):
+        return content
+    made = copy(content)  # a state dict carries its modules' versions as an attribute
+    made.update({name: _plain(value) for name, value in content.items()})
+    return made
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -93,6 +105,7 @@ def restore(state: State, content: Mapping[str, Any], *, path: Path) -> None:
         state.student.load_state_dict(content["student"])
         state.teacher.model.load_state_dict(content["teacher"])
         state.optimizer.load_state_dict(content["optimizer"])
+        _lay_out(state.optimizer)
     except (RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"{path} does not fit this run's model: {' '.join(str(error).split())[:200]}"
@@ -100,6 +113,14 @@ def restore(state: State, content: Mapping[str, Any], *, path: Path) -> None:
     position = content["position"]
     state.visit, state.visit_step = position["visit"], position["visit_step"]
     state.step = position["step"]
+
+
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Give momenta the memory format of their parameters: fused kernels go by memory, in order."""
+    for parameter, momenta in optimizer.state.items():
+        for name, value in momenta.items():
+            if value.shape == parameter.shape and value.stride() != parameter.stride():
+                momenta[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def transfer(

@@ -56,6 +56,11 @@ class StoreConfig(Section):
     )
     workers: int | None = Field(default=None, gt=0, description="packing processes; all cores")
     max_bad: int = Field(default=0, ge=0, description="unreadable films to tolerate per dataset")
+    resident: bool | None = Field(
+        default=None,
+        description="keep training films on the device; where half of a GPU's free memory holds "
+        "them if absent",
+    )
 
 
 class ViewsConfig(Section):
@@ -92,6 +97,9 @@ class ModelConfig(Section):
     init: str = Field(default="random", description="random, pretrained (timm), or a file")
     normalize: Literal["imagenet", "none"] = Field(
         default="imagenet", description="whose mean and deviation are taken out of the views"
+    )
+    checkpointing: bool = Field(
+        default=False, description="compute activations twice rather than keep them"
     )
 
 
@@ -166,6 +174,12 @@ class RuntimeConfig(Section):
     device: str | None = Field(default=None, description="the GPU if there is one, else the CPU")
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="of the forward pass")
     threads: int | None = Field(default=None, gt=0, description="of torch on the CPU; its choice")
+    piece: int | None = Field(
+        default=None, gt=0, description="films at once, gradients being added up; all if absent"
+    )
+    tf32: bool = Field(default=False, description="round factors of fp32 products, on GPUs")
+    channels_last: bool = Field(default=False, description="keep a pixel's channels together")
+    compile: bool = Field(default=False, description="compile the encoder, and views on GPUs")
 
 
 class ValidationConfig(Section):

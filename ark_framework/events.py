@@ -64,11 +64,19 @@ class RunStarted:
 
 @dataclass(frozen=True, kw_only=True)
 class StepsFlushed:
-    """The steps since the last flush, and how fast they went (seconds and images)."""
+    """The steps since the last flush, and how fast they went (seconds and images).
+
+    ``wait_seconds`` of the seconds the loop waited for batches.  ``memory`` is the process's own,
+    in bytes, without mapped films.  On a GPU ``device_memory`` is the most that tensors took so
+    far, and ``matmul_share`` the steps' FLOP/s over the matmul rate measured at the start.
+    """
 
     steps: tuple[StepRecord, ...]
     seconds: float
     wait_seconds: float
+    memory: int = 0
+    device_memory: int | None = None
+    matmul_share: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

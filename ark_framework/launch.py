@@ -15,7 +15,9 @@ from ark_framework.errors import ConfigError
 from ark_framework.leaks import LeakRecord
 from ark_framework.plan import RESIDUAL_WARNING
 from ark_framework.preparation import Prepared, exposure_of, prepare
+from ark_framework.ranks import open_ranks
 from ark_framework.run import RunFolder, create, default_name, refuse_used, reopen
+from ark_framework.runtime import open_runtime
 from ark_framework.session import RunResult, Session
 
 
@@ -46,7 +48,8 @@ def train(
     Raises:
         ArkError: with the exit code of its class; see ``docs/reference/exit-codes.md``.
     """
-    say = say or (lambda _: None)
+    ranks = open_ranks()
+    say = say if say and ranks.first else (lambda _: None)
     if config is not None:
         config = _parsed(config)
     if resume:
@@ -62,20 +65,30 @@ def train(
         refuse_used(Path(out))  # before films are packed
     config = _with_roots(config, roots or {})
     begun = LeakRecord.from_json(folder.read("leaks.json")) if resume else None
-    prepared = prepare(config, roots=roots, progress=progress, say=say, begun=begun)
+    runtime = open_runtime(config.runtime)
+    with ranks.first_alone():  # the first rank packs, the others find it packed
+        prepared = prepare(
+            config,
+            roots=roots,
+            progress=progress if ranks.first else None,
+            say=say,
+            begun=begun,
+        )
     plan = prepared.plan.to_json()
     if resume:
         # As JSON keeps it: a tuple is a list there.
         _same(folder.read("plan.json"), json.loads(json.dumps(plan)), folder.path)
     else:
-        folder = create(
-            Path(out) if out else Path("runs") / default_name(), config, about=_about(prepared)
-        )
-        _remember(folder, prepared, init_from=Path(init_from) if init_from else None)
-        folder.write("plan.json", plan)
+        ranks.wait()  # no folder is made for a run that a rank cannot take part in
+        folder = RunFolder(path=Path(ranks.tell(str(out or Path("runs") / default_name()))))
+        with ranks.first_alone():
+            if ranks.first:
+                folder = create(folder.path, config, about=_about(prepared))
+                _remember(folder, prepared, init_from=Path(init_from) if init_from else None)
+                folder.write("plan.json", plan)
         if prepared.plan.residual > RESIDUAL_WARNING:
             say(prepared.plan.remains())
-    return Session(prepared, folder, say=say).run(
+    return Session(prepared, folder, say=say, runtime=runtime).run(
         resume=resume, init_from=Path(init_from) if init_from else None, watching=watching
     )
 
@@ -105,7 +118,8 @@ def _with_roots(config: RunConfig, roots: Mapping[str, Path]) -> RunConfig:
 def _settings(config: RunConfig) -> dict[str, Any]:
     """Return a configuration without the places where data lie, which may move."""
     values = config.model_dump(mode="json")
-    values["store"].pop("folder")
+    for name in ("folder", "resident"):  # neither changes what is trained on
+        values["store"].pop(name)
     for options in values["data"].values():
         options.pop("root", None)
     values["data"] = {name: options for name, options in values["data"].items() if options}

@@ -92,7 +92,7 @@ def settle(
             for name, rows in chosen.items()
             if len(rows)
         },
-        compared=tuple(dict.fromkeys(found.frame["dataset"])),
+        compared=tuple(found.frame["dataset"].unique()),
         unseen=found.unseen,
         narrow=tuple(" and ".join(pair) for pair in found.narrow),
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol, cast
 
 import torch
@@ -55,6 +56,10 @@ class FilmEncoder(nn.Module):
     Args:
         backbone: A module as :class:`ark_framework.BackboneSpec` describes it.
         normalize: ``imagenet`` standardizes by ImageNet's constants, ``none`` leaves 0..1.
+
+    Attributes:
+        compiled: Whether maps are computed by compiled code.  Nothing is wrapped: parameters keep
+            their names, and a copy is compiled as well.
     """
 
     mean: Tensor
@@ -63,6 +68,7 @@ class FilmEncoder(nn.Module):
     def __init__(self, backbone: Any, *, normalize: str) -> None:
         super().__init__()
         self.backbone = backbone
+        self.compiled = False
         self._normalize = normalize == "imagenet"
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
@@ -74,7 +80,7 @@ class FilmEncoder(nn.Module):
 
     def maps(self, views: Tensor) -> list[Tensor]:
         """Return the feature maps of ``views`` (B, C, S, S), floats in 0..1, finest first."""
-        return self.encoder.forward_maps(self._prepare(views))
+        return (_compiled_maps() if self.compiled else _maps)(self, views)
 
     def _prepare(self, views: Tensor) -> Tensor:
         wanted = int(self.encoder.in_chans)
@@ -88,6 +94,15 @@ class FilmEncoder(nn.Module):
         if views.shape[1] == 1:
             return views.expand(-1, wanted, -1, -1)
         return views.mean(dim=1, keepdim=True)
+
+
+def _maps(model: FilmEncoder, views: Tensor) -> list[Tensor]:
+    return model.encoder.forward_maps(model._prepare(views))
+
+
+@cache
+def _compiled_maps() -> Callable[[FilmEncoder, Tensor], list[Tensor]]:
+    return torch.compile(_maps)
 
 
 class ArkModel(FilmEncoder):

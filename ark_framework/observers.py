@@ -185,15 +185,28 @@ class Lines:
 
     def steps(self, event: StepsFlushed) -> str:
         """Return a line on the steps since the last flush: the last one, and their speed."""
-        last, speed = event.steps[-1], _speed(event)
+        last = event.steps[-1]
         left = (self.total - last.step - 1) * event.seconds / max(len(event.steps), 1)
         return (
             f"cycle {last.cycle + 1}/{self.cycles} {last.task} step {last.step + 1}/{self.total} "
             f"loss {last.loss:.4f} (task {last.task_loss:.4f} consistency "
             f"{last.consistency_loss:.4f}) lr {last.lr:.2e} "
-            f"{speed['images_per_second'] or 0:.0f} img/s wait {speed['wait_share']:.0%} "
-            f"eta {_duration(left)}"
+            f"{self.speed(event)} eta {_duration(left)}"
         )
+
+    def speed(self, event: StepsFlushed) -> str:
+        """Return images a second, the share of waiting for batches, memory, use of the GPU."""
+        values = _speed(event)
+        parts = [
+            f"{values['images_per_second']:.0f} img/s",
+            f"wait {values['wait_share']:.0%}",
+            f"mem {event.memory / 1e9:.1f} GB",
+        ]
+        if event.device_memory is not None:
+            parts.append(f"gpu {event.device_memory / 1e9:.1f} GB")
+        if event.matmul_share is not None:
+            parts.append(f"matmul {event.matmul_share:.0%}")
+        return " ".join(parts)
 
     def scores(self, scores: Sequence[TaskScore], cycle: int) -> str:
         """Return a line with every task's validation AUROC."""
@@ -208,6 +221,9 @@ def _speed(event: StepsFlushed) -> dict[str, Any]:
         "images_per_second": images / seconds,
         "seconds": event.seconds,
         "wait_share": event.wait_seconds / seconds,
+        "memory": event.memory,
+        "device_memory": event.device_memory,
+        "matmul_share": event.matmul_share,
     }
 
 

@@ -12,7 +12,7 @@ import torch
 from ark_framework import registry as plugins
 from ark_framework.config import RunConfig, TaskConfig
 from ark_framework.corpus import Corpus, Progress, open_corpus
-from ark_framework.errors import DataError
+from ark_framework.errors import ConfigError, DataError
 from ark_framework.exposure import Exposure, record
 from ark_framework.leaks import LeakRecord, repeat, settle
 from ark_framework.linked import linked
@@ -130,6 +130,7 @@ def build_student(prepared: Prepared, *, draw: int = 0) -> ArkModel:
     """Build the student; its initial weights are a function of the seed and ``draw``.
 
     Raises:
+        ConfigError: the backbone cannot do what is asked of it.
         MachineError: pretrained weights were asked for and are not here.
     """
     config, registry = prepared.config, prepared.registry
@@ -146,7 +147,24 @@ def build_student(prepared: Prepared, *, draw: int = 0) -> ArkModel:
         for task in prepared.plan.tasks
     }
     with seeded(config.seed + draw):
-        return ArkModel(spec.build(options), heads, config=config.model, size=config.views.size)
+        model = ArkModel(spec.build(options), heads, config=config.model, size=config.views.size)
+    if config.model.checkpointing:
+        _checkpoint(model, config.model.backbone)
+    if config.runtime.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    model.compiled = config.runtime.compile
+    return model
+
+
+def _checkpoint(model: ArkModel, name: str) -> None:
+    """Let the backbone compute its activations again when gradients need them."""
+    able = getattr(model.backbone, "set_grad_checkpointing", None)
+    if able is None:
+        raise ConfigError(
+            f"model.checkpointing: the backbone {name!r} cannot compute its activations twice; "
+            "leave it off and lower runtime.piece"
+        )
+    able()
 
 
 def make_losses(prepared: Prepared, device: torch.device) -> Losses:

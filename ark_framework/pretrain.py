@@ -13,6 +13,7 @@ EMA arrow is :mod:`ark_framework.teacher`; the two views come from :mod:`ark_fra
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -146,14 +147,15 @@ def pretrain(
         for visit in plan.visits_of(cycle):
             if visit.index < state.visit:
                 continue
-            for views in batches(visit, state.visit_step):
-                result = _step(plan, state, visit, views, losses, runtime, clip)
-                if plan.ema == "step":
-                    state.teacher.update(state.student, plan.momentum(state.step))
-                state.pending.append(result)
-                state.step += 1
-                state.visit_step += 1
-                watcher.stepped(state, visit)
+            with closing(batches(visit, state.visit_step)) as every:
+                for views in every:
+                    result = _step(plan, state, visit, views, losses, runtime, clip)
+                    if plan.ema == "step":
+                        state.teacher.update(state.student, plan.momentum(state.step))
+                    state.pending.append(result)
+                    state.step += 1
+                    state.visit_step += 1
+                    watcher.stepped(state, visit)
             flush_check(state)
             if plan.ema == "task":
                 state.teacher.update(state.student, plan.momentum(visit.index))
@@ -174,27 +176,43 @@ def _step(
     weight = plan.consistency_weight(plan.update_of(visit, state.step))
     for group in state.optimizer.param_groups:
         group["lr"] = plan.lr(state.step)
-    seed_step(plan.seed, state.step)
-    with runtime.autocast():
-        known = state.teacher.project(views.teacher)
-        features = state.student.encode(views.student)
-        logits = [state.student.classify(p.task, features, p.films) for p in views.parts]
-    task_loss = torch.stack(
-        [losses.of_part(each.float(), p) for each, p in zip(logits, views.parts, strict=True)]
-    ).mean()
-    consistency = losses.consistency(features.projected.float(), known.float()).mean()
-    total = (1.0 - weight) * task_loss + weight * consistency
-    total.backward()  # type: ignore[no-untyped-call]
-    _move(state, total.detach(), clip)
+    seed_step(plan.seed, state.step, runtime.ranks.rank)
+    values = torch.zeros(3, device=runtime.device)
+    for piece in views.pieces(runtime.piece):
+        values += _learn(state, piece, losses, runtime, weight, tasks=len(views.parts))
+    every = [each for _, each in trainable(state.student)]
+    runtime.ranks.add_gradients(every, values, scarce=views.scarce)
+    _move(state, values[0], clip)
     return StepResult(
         step=state.step,
         cycle=visit.cycle,
         task="+".join(plan.task_names(visit)),
-        images=len(views.student),
+        images=views.films,
         lr=state.optimizer.param_groups[0]["lr"],
         weight=weight,
-        values=torch.stack([total.detach(), task_loss.detach(), consistency.detach()]),
+        values=values,
     )
+
+
+def _learn(
+    state: State, views: Views, losses: Losses, runtime: Runtime, weight: float, *, tasks: int
+) -> Tensor:
+    """Add the gradients of some films of a batch; return their share of its losses ``(3,)``.
+
+    Sums are divided by the counts of the global batch, so that shares and gradients add up to
+    those of the batch whole.
+    """
+    with runtime.autocast():
+        known = state.teacher.project(views.teacher)
+        features = state.student.encode(views.student)
+        logits = [state.student.classify(p.task, features, p.films) for p in views.parts]
+    pairs = zip(logits, views.parts, strict=True)
+    task_loss = torch.stack([losses.of_part(each.float(), p) for each, p in pairs]).sum() / tasks
+    agreed = losses.consistency(features.projected.float(), known.float())
+    consistency = agreed.sum() / views.films
+    total = (1.0 - weight) * task_loss + weight * consistency
+    total.backward()  # type: ignore[no-untyped-call]
+    return torch.stack([total.detach(), task_loss.detach(), consistency.detach()])
 
 
 def _move(state: State, loss: Tensor, clip: float | None) -> None:

@@ -291,7 +291,7 @@ def _expand(
 def kept(path: Path) -> np.ndarray | None:
     """Return an array that :func:`keep` wrote, or ``None`` if there is none or it is damaged."""
     try:
-        return np.asarray(np.load(path, allow_pickle=False))
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except (OSError, ValueError, EOFError):
         return None
 

@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from ark_framework.config import RuntimeConfig
 from ark_framework.errors import MachineError
+from ark_framework.ranks import SINGLE, Ranks, open_ranks
 
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """Where tensors live and how matrix products are rounded."""
+    """Where tensors live, how matrix products are rounded, and which process this is.
+
+    ``piece``: films that go through the model at once, a step's gradients being added up.
+    ``compiled``: whether what can be compiled is.
+    """
 
     device: torch.device
     precision: str
+    ranks: Ranks = SINGLE
+    piece: int | None = None
+    compiled: bool = False
+
+    def share_batch_norm(self, model: nn.Module, say: Callable[[str], None]) -> None:
+        """Let batch norm see the global batch where there are GPUs; say so where it cannot."""
+        kind = nn.modules.batchnorm._BatchNorm
+        if self.ranks.world == 1 or not any(isinstance(each, kind) for each in model.modules()):
+            return
+        if self.device.type == "cuda":
+            convert: Callable[..., nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
+            convert(model)  # in place, for the model is no bare layer
+            return
+        say(
+            "warning: on CPUs batch norm sees each rank's films alone, so that the result depends "
+            "on how many ranks there are"
+        )
 
     def autocast(self) -> torch.autocast:
         """Return the autocast context of this precision."""
@@ -28,12 +51,17 @@ class Runtime:
 
 
 def open_runtime(config: RuntimeConfig) -> Runtime:
-    """Choose the device.
+    """Choose the device; of several processes, each has its own GPU where there are GPUs.
+
+    How torch rounds 32-bit products on GPUs is set for the whole process.
 
     Raises:
-        MachineError: the asked device is not here.
+        MachineError: the asked device is not here, or nothing can be compiled for it.
     """
+    ranks = open_ranks()
     name = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and ranks.world > 1:
+        name = f"cuda:{ranks.local}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -41,7 +69,36 @@ def open_runtime(config: RuntimeConfig) -> Runtime:
         raise MachineError(f"runtime.device = {name!r}: {str(error).splitlines()[0]}") from error
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    return Runtime(device=device, precision=config.precision)
+    torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = config.tf32  # torch's own default is to round
+    if config.compile:
+        _try_compiler(device)
+    return Runtime(
+        device=device,
+        precision=config.precision,
+        ranks=ranks,
+        piece=config.piece,
+        compiled=config.compile,
+    )
+
+
+def _try_compiler(device: torch.device) -> None:
+    """Compile something small, so that a missing compiler is known before data are read."""
+    try:
+        torch.compile(torch.sin)(torch.ones(8, device=device))
+    except (RuntimeError, OSError, ImportError) as error:
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        raise MachineError(
+            f"runtime.compile: nothing can be compiled for {device} here ({why}); install a C++ "
+            "compiler, and Triton for a GPU, or leave it off"
+        ) from error
+
+
+def sent(tensor: Tensor, device: torch.device | None) -> Tensor:
+    """Return a tensor of the CPU on the device, without waiting until it is there."""
+    if device is None or device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def generator(seed: int, purpose: int, *where: int) -> np.random.Generator:

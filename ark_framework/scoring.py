@@ -74,16 +74,18 @@ class Scorer:
         """Return probabilities ``(n, C)`` float64 of the central view of table rows."""
         corpus = self.corpora[task.dataset]
         size = self.config.eval.batch_size
+        ranks = self.runtime.ranks
+        mine = rows[ranks.mine(len(rows))]
         was, outputs = model.training, []
         model.eval()
         with torch.no_grad():
-            for start in range(0, len(rows), size):
-                views = self._views(corpus, rows[start : start + size])
+            for start in range(0, len(mine), size):
+                views = self._views(corpus, mine[start : start + size])
                 with self.runtime.autocast():
                     logits = model(views, task.name)
-                outputs.append(logits.float().cpu())
+                outputs.append(logits.float().cpu().numpy())
         model.train(was)
-        logits = torch.cat(outputs).double()
+        logits = torch.from_numpy(ranks.gather(outputs)).double()
         exclusive = task.kind == "multiclass"
         return (logits.softmax(dim=1) if exclusive else logits.sigmoid()).numpy()
 

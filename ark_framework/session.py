@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -14,13 +15,12 @@ import torch
 
 from ark_framework import checkpoint, observers
 from ark_framework.batches import StoreBatches
-from ark_framework.errors import ArkError, Interrupted
+from ark_framework.errors import Interrupted, MachineError
 from ark_framework.events import (
     CycleFinished,
     Forgetting,
     RunFinished,
     RunStarted,
-    StepsFlushed,
     TaskFinished,
     TaskScore,
 )
@@ -30,9 +30,11 @@ from ark_framework.model import ArkModel
 from ark_framework.plan import Visit
 from ark_framework.preparation import Prepared, build_student, make_losses
 from ark_framework.pretrain import State, drain, flush_check, make_optimizer, pretrain
+from ark_framework.ranks import RanksLost
 from ark_framework.run import RunFolder
-from ark_framework.runtime import open_runtime
+from ark_framework.runtime import Runtime
 from ark_framework.scoring import Scorer
+from ark_framework.speed import Gauge
 from ark_framework.teacher import Teacher
 
 
@@ -52,6 +54,7 @@ class Session:
     prepared: Prepared
     folder: RunFolder
     say: Callable[[str], None]
+    runtime: Runtime
     best: dict[str, dict[str, float]] = field(default_factory=dict)
     best_mean: float = -1.0
     stop: threading.Event = field(default_factory=threading.Event)
@@ -59,7 +62,7 @@ class Session:
     def run(self, *, resume: bool, init_from: Path | None, watching: Sequence[object]) -> RunResult:
         """Train from the first or the last saved step to the end, then test once."""
         config, plan = self.prepared.config, self.prepared.plan
-        self.runtime = open_runtime(config.runtime)
+        self.ranks = self.runtime.ranks
         self.scorer = Scorer(
             plan=plan,
             corpora=self.prepared.corpora,
@@ -67,11 +70,19 @@ class Session:
             config=config,
             runtime=self.runtime,
         )
-        state = self._start(init_from)
-        offset = self._resume(state) if resume else 0
-        with ExitStack() as files:
-            self._observe(state, offset, watching, files)
-            return self._train(state)
+        try:
+            state = self._start(init_from)
+            offset = self._resume(state) if resume else 0
+            with ExitStack() as files:
+                self._observe(state, offset, watching, files)
+                return self._train(state)
+        except Interrupted:
+            raise
+        except Exception as error:
+            self._failed(error)
+            if isinstance(error, RanksLost) and self.stop.is_set():
+                signal.raise_signal(signal.SIGTERM)  # torchrun's, which came while that was written
+            raise
 
     def _train(self, state: State) -> RunResult:
         config, plan = self.prepared.config, self.prepared.plan
@@ -82,6 +93,8 @@ class Session:
             config=config,
             runtime=self.runtime,
         )
+        task, size = plan.tasks[0].name, config.views.size
+        self.gauge = Gauge.open(state.teacher.model, task, size, self.runtime)
         self._notify(
             "ark_run_started",
             RunStarted(
@@ -92,25 +105,30 @@ class Session:
             ),
         )
         self.clock, self.saved = perf_counter(), state.step
-        try:
-            with stoppable(self.stop):
-                pretrain(
-                    plan,
-                    state,
-                    self.batches,
-                    losses=make_losses(self.prepared, self.runtime.device),
-                    runtime=self.runtime,
-                    clip=config.optim.clip,
-                    watcher=self,
-                )
-        except Interrupted:
-            self.folder.status("interrupted", step=state.step)
-            raise
-        except ArkError as error:
-            self._notify("ark_run_finished", RunFinished(step=state.step, status="failed"))
-            self.folder.status("failed", step=state.step, error=str(error))
-            raise
+        with stoppable(self.stop):
+            self._pretrain(state)
         return self._finish(state)
+
+    def _pretrain(self, state: State) -> None:
+        """Run the loop; however it ends, a signal waits until that is written down."""
+        try:
+            pretrain(
+                self.prepared.plan,
+                state,
+                self.batches,
+                losses=make_losses(self.prepared, self.runtime.device),
+                runtime=self.runtime,
+                clip=self.prepared.config.optim.clip,
+                watcher=self,
+            )
+        except Interrupted:
+            self._status("interrupted", step=state.step)
+            self.ranks.wait()  # whoever ends first would end the others before they have saved
+            raise
+        except Exception as error:
+            self._failed(error, step=state.step)
+            self._notify("ark_run_finished", RunFinished(step=state.step, status="failed"))
+            raise
 
     def _start(self, init_from: Path | None) -> State:
         student = build_student(self.prepared).to(self.runtime.device)
@@ -128,6 +146,7 @@ class Session:
                 f"added {_listed(moved.added)}, dropped {_listed(moved.dropped)}"
             )
         student.train()
+        self.runtime.share_batch_norm(student, self.say)
         return State(
             student=student,
             teacher=Teacher(self._first_teacher(student)),
@@ -149,12 +168,14 @@ class Session:
         meta = content["meta"]
         self.best, self.best_mean = meta["best"], meta["best_mean"]
         self.say(f"resuming at step {state.step} of {self.prepared.plan.total_steps}")
-        self.folder.status("running")
+        self._status("running")
         return int(meta["metrics_offset"])
 
     def _observe(
         self, state: State, offset: int, watching: Sequence[object], files: ExitStack
     ) -> None:
+        if not self.ranks.first:
+            return
         if self.folder.metrics.exists():
             observers.JsonLines.truncate(self.folder.metrics, offset)
         self.lines = observers.JsonLines(self.folder.metrics)
@@ -167,20 +188,33 @@ class Session:
         self.registry = self.prepared.registry.with_observers(*mine, *watching)
 
     def _notify(self, hook: str, event: object) -> None:
-        self.registry.notify(hook, event)
+        if self.ranks.first:
+            self.registry.notify(hook, event)
+
+    def _status(self, status: str, **about: object) -> None:
+        if self.ranks.first:
+            self.folder.status(status, **about)
+
+    def _failed(self, error: Exception, **about: object) -> None:
+        with suppress(MachineError):  # a full disk, which may be the error itself
+            self._status("failed", error=str(error), **about)
+
+    def _asked(self) -> bool:
+        """Whether any rank was asked to stop; all ranks ask at the same places, and agree."""
+        return self.ranks.any([self.stop.is_set()])[0]
 
     # The loop's watcher -----------------------------------------------------------------------
 
     def stepped(self, state: State, visit: Visit) -> None:
         """Flush every ``log.every`` steps, save every ``checkpoint.every``, stop when told."""
         config = self.prepared.config
-        stopping = self.stop.is_set()
+        stopping = self._asked()
         saving = state.step % config.checkpoint.every == 0 or stopping
         if state.step % config.log.every == 0 or saving:
             self._flush(state)
         if saving and state.visit_step < visit.steps:
             self._save(state)
-            self._halt(state)
+            self._halt(state, stopping=stopping)
 
     def visited(self, state: State, visit: Visit) -> None:
         """Report the end of a task; score all tasks in the cycles that measure forgetting."""
@@ -207,9 +241,10 @@ class Session:
         )
         if visit.index == plan.visits_of(visit.cycle)[-1].index:
             return  # the cycle's end scores and saves next; a checkpoint here would skip it
-        if state.step % self.prepared.config.checkpoint.every == 0 or self.stop.is_set():
+        stopping = self._asked()
+        if state.step % self.prepared.config.checkpoint.every == 0 or stopping:
             self._save(state)
-        self._halt(state)
+        self._halt(state, stopping=stopping)
 
     def cycled(self, state: State, cycle: int) -> None:
         """Score on validation and save at the end of a cycle."""
@@ -229,10 +264,10 @@ class Session:
             self.best_mean = float(np.nanmean(mean))
             self._save(state, self.folder.checkpoints / "best.pt")
         if not last:
-            self._halt(state)
+            self._halt(state, stopping=self._asked())
 
-    def _halt(self, state: State) -> None:
-        if self.stop.is_set():
+    def _halt(self, state: State, *, stopping: bool) -> None:
+        if stopping:
             raise Interrupted(
                 f"stopped at step {state.step}; the same command with --resume goes on from there"
             )
@@ -242,12 +277,8 @@ class Session:
         records = drain(state)
         if records:
             now = perf_counter()
-            self._notify(
-                "ark_steps_flushed",
-                StepsFlushed(
-                    steps=records, seconds=now - self.clock, wait_seconds=self.batches.waited()
-                ),
-            )
+            event = self.gauge.flushed(records, now - self.clock, self.batches.waited())
+            self._notify("ark_steps_flushed", event)
             self.clock = now
 
     def _score(self, state: State) -> tuple[TaskScore, ...]:
@@ -263,6 +294,8 @@ class Session:
                 known[each.task] = max(known.get(each.task, each.auroc), each.auroc)
 
     def _save(self, state: State, path: Path | None = None) -> None:
+        if not self.ranks.first:
+            return
         checkpoint.save(
             path or self.folder.last,
             state,
@@ -283,11 +316,12 @@ class Session:
         scores: tuple[TaskScore, ...] = ()
         if self.prepared.config.eval.test:
             models = {"student": state.student, "teacher": state.teacher.model}
-            scores = self.scorer.scores(models, "test", save=self.folder.path / "predictions")
+            save = self.folder.path / "predictions" if self.ranks.first else None
+            scores = self.scorer.scores(models, "test", save=save)
         self._notify(
             "ark_run_finished", RunFinished(step=state.step, status="finished", scores=scores)
         )
-        self.folder.status("finished", step=state.step)
+        self._status("finished", step=state.step)
         return RunResult(folder=self.folder.path, scores=scores, prepared=self.prepared)
 
 

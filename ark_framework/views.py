@@ -9,8 +9,9 @@ what lies beyond the crop is the film itself; only the film's own border is refl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -18,6 +19,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from ark_framework.config import ViewsConfig
+from ark_framework.runtime import sent
+
+# Films at once per thread on a CPU: what is made of them on the way stays in its cache.
+FEW = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,27 +43,73 @@ class Part:
     annotated: int
     annotated_rows: int
 
+    def meets(self, rows: slice) -> bool:
+        """Whether any of its films are among some of the batch."""
+        return bool(self.films.start < rows.stop and rows.start < self.films.stop)
+
+    def within(self, rows: slice) -> Part:
+        """Return what of it is among some films of the batch, counted from their first."""
+        first = max(self.films.start, rows.start)
+        last = min(self.films.stop, rows.stop)
+        own = slice(first - self.films.start, last - self.films.start)
+        return replace(
+            self, films=slice(first - rows.start, last - rows.start), target=self.target[own]
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Views:
-    """Two views ``(B, C, S, S)``, floats in 0..1, and the tasks' parts of the batch."""
+    """Two views ``(B, C, S, S)``, floats in 0..1, and the tasks' parts of the batch.
+
+    Attributes:
+        count: Films of the global batch; the ones here where it is ``None``.
+        scarce: Whether a part of the global batch has fewer films than there are ranks, so that
+            some rank has none of it.
+    """
 
     student: Tensor
     teacher: Tensor
     parts: tuple[Part, ...]
+    count: int | None = None
+    scarce: bool = False
+
+    @property
+    def films(self) -> int:
+        """Films of the global batch."""
+        return len(self.student) if self.count is None else self.count
+
+    def pieces(self, size: int | None) -> Iterator[Views]:
+        """Yield the batch in pieces of at most ``size`` films, whole without; nothing if empty."""
+        step = size or max(len(self.student), 1)
+        for start in range(0, len(self.student), step):
+            rows = slice(start, min(start + step, len(self.student)))
+            yield Views(
+                student=self.student[rows],
+                teacher=self.teacher[rows],
+                parts=tuple(p.within(rows) for p in self.parts if p.meets(rows)),
+                count=self.films,
+            )
 
 
-def part(task: str, target: Tensor, *, start: int = 0, device: torch.device | None = None) -> Part:
-    """Make a part of ``len(target)`` films from ``start`` on.
+def part(
+    task: str,
+    target: Tensor,
+    *,
+    start: int = 0,
+    device: torch.device | None = None,
+    mine: np.ndarray | None = None,
+) -> Part:
+    """Make a part whose films lie in the batch from ``start`` on.
 
     ``target`` is counted where it lies, on the CPU, before it goes to ``device``: counting on a
-    GPU would have to wait for it.
+    GPU would have to wait for it.  Of the global batch's targets, ``mine`` are this rank's.
     """
     known = ~target.isnan()
+    own = target if mine is None else target[torch.from_numpy(mine)]
     return Part(
         task=task,
-        films=slice(start, start + len(target)),
-        target=target.to(device),
+        films=slice(start, start + len(own)),
+        target=sent(own, device),
         annotated=int(known.sum()),
         annotated_rows=int(known.all(dim=1).sum()),
     )
@@ -72,6 +123,20 @@ class Draws:
     gain: np.ndarray
     offset: np.ndarray
     gamma: np.ndarray
+
+    def numbers(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return float32 geometry ``(B, 2, 3)``, and gain, offset and gamma ``(B, 3)``."""
+        tone = np.stack([self.gain, self.offset, self.gamma], axis=1)
+        return self.geometry.astype(np.float32), tone.astype(np.float32)
+
+    def of(self, films: np.ndarray) -> Draws:
+        """Return those of some films of the batch."""
+        return Draws(
+            geometry=self.geometry[films],
+            gain=self.gain[films],
+            offset=self.offset[films],
+            gamma=self.gamma[films],
+        )
 
 
 def draw(count: int, config: ViewsConfig, rng: np.random.Generator) -> Draws:
@@ -90,29 +155,96 @@ def draw(count: int, config: ViewsConfig, rng: np.random.Generator) -> Draws:
     )
 
 
-def make_views(films: Tensor, draws: Draws, config: ViewsConfig) -> tuple[Tensor, Tensor]:
-    """Sample both views.
+def make_views(
+    films: Tensor, draws: Draws, config: ViewsConfig, *, compiled: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Sample both views; nothing waits for the device.
 
     Args:
         films: ``(B, C, S, S)`` uint8 on the device.
         draws: From :func:`draw`.
         config: Sizes and the teacher's view.
+        compiled: Whether to compile the work of a GPU.
 
     Returns:
         Student and teacher views ``(B, C, V, V)``, float32 in 0..1.
     """
+    shape = (*films.shape[:2], config.size, config.size)
+    if not len(films):  # a rank may have none; sampling nothing is refused
+        nothing = films.new_empty(shape, dtype=torch.float32)
+        return nothing, nothing
+    if films.is_cpu:
+        return _by_few(films, draws, config, shape)
+    make = _compiled() if compiled else _at_once
+    geometry, tone = (sent(torch.from_numpy(each), films.device) for each in draws.numbers())
+    return make(films, geometry, tone, config.size, config.teacher, config.teacher_sampling)
+
+
+def _at_once(
+    films: Tensor, geometry: Tensor, tone: Tensor, size: int, teacher: str, sampling: str
+) -> tuple[Tensor, Tensor]:
+    """Make the views of a batch by few and large operations; numbers are tensors."""
+    plain, other = _sampled(films, geometry, size, teacher, sampling)
+    gain, offset, gamma = tone[:, :, None, None, None].unbind(1)
+    return (plain * gain + offset).clamp_(0.0, 1.0).pow_(gamma), other
+
+
+@cache
+def _compiled() -> Callable[..., tuple[Tensor, Tensor]]:
+    return torch.compile(_at_once)
+
+
+def _by_few(
+    films: Tensor, draws: Draws, config: ViewsConfig, shape: tuple[int, ...]
+) -> tuple[Tensor, Tensor]:
+    """Make the views of a few films after another, so that a CPU's cache holds what is between."""
+    student, teacher = torch.empty(shape), torch.empty(shape)
+    geometry, tone = map(torch.from_numpy, draws.numbers())
+    few = FEW * torch.get_num_threads()
+    for start in range(0, len(films), few):
+        some = slice(start, start + few)
+        plain, other = _sampled(
+            films[some], geometry[some], config.size, config.teacher, config.teacher_sampling
+        )
+        teacher[some] = other
+        _tone(plain, tone[some])
+        student[some] = plain
+    return student, teacher
+
+
+def _tone(views: Tensor, tone: Tensor) -> None:
+    """Change the tone of views in place; most have none to change, and powers are slow."""
+    for view, (gain, offset, _) in zip(views, tone.tolist(), strict=True):
+        if (gain, offset) != (1.0, 0.0):
+            view.mul_(gain).add_(offset)
+    views.clamp_(0.0, 1.0)
+    for view, (_, _, gamma) in zip(views, tone.tolist(), strict=True):
+        if gamma != 1.0:
+            view.pow_(gamma)
+
+
+def _sampled(
+    films: Tensor, geometry: Tensor, size: int, teacher: str, sampling: str
+) -> tuple[Tensor, Tensor]:
+    """Return the student's view before its change of tone, and the teacher's."""
     unit = films.to(torch.float32).div_(255.0)
-    shape = [len(films), films.shape[1], config.size, config.size]
-    matrices = torch.from_numpy(draws.geometry).to(films.device)
-    grid = functional.affine_grid(matrices, shape, align_corners=False)
-    student = _sample(unit, grid, "bilinear")
-    if config.teacher == "whole":
-        teacher = whole(films, config.size)
-    elif config.teacher_sampling == "bilinear":
-        teacher = student
-    else:
-        teacher = _sample(unit, grid, "nearest")
-    return _photometry(student, draws), teacher
+    where = grid(geometry, size)
+    student = _sample(unit, where, "bilinear")
+    if teacher == "whole":
+        return student, whole(films, size)
+    return student, student if sampling == "bilinear" else _sample(unit, where, sampling)
+
+
+def grid(geometry: Tensor, size: int) -> Tensor:
+    """Return where views are sampled, ``(B, size, size, 2)`` in -1..1, of maps ``(B, 2, 3)``.
+
+    As torch's ``affine_grid``, but an outer sum: no matrix product, which is slow for so little and
+    which TF32 would round to a tenth of a pixel.
+    """
+    side = (torch.arange(size, device=geometry.device) * 2 + 1) / size - 1
+    across = (geometry[:, :, :1] * side).mT[:, None]
+    down = (geometry[:, :, 1:2] * side + geometry[:, :, 2:]).mT[:, :, None]
+    return across + down
 
 
 def whole(films: Tensor, size: int) -> Tensor:
@@ -139,15 +271,6 @@ def _sample(unit: Tensor, grid: Tensor, mode: str) -> Tensor:
     return functional.grid_sample(
         unit, grid, mode=mode, padding_mode="reflection", align_corners=False
     )
-
-
-def _photometry(views: Tensor, draws: Draws) -> Tensor:
-    columns: Sequence[np.ndarray] = (draws.gain, draws.offset, draws.gamma)
-    gain, offset, gamma = (
-        torch.from_numpy(column.astype(np.float32)).to(views.device)[:, None, None, None]
-        for column in columns
-    )
-    return (views * gain + offset).clamp(0.0, 1.0).pow(gamma)
 
 
 def _crops(count: int, config: ViewsConfig, rng: np.random.Generator) -> np.ndarray:

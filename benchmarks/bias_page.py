@@ -109,8 +109,8 @@ def _opening(result: Mapping[str, Any]) -> str:
 # Bias, planted and found
 
 Does the audit of [`ark fairness`](fairness.md) by sex find a bias that is there, and stay silent
-where there is none? Measured on drawn films (generator `{result["generator"]}`, plantings `{result["planted"]}`),
-where the truth is known: figures of the audit, not of patients.
+where there is none? Measured on drawn films (generator `{result["generator"]}`, plantings
+`{result["planted"]}`), where the truth is known: figures of the audit, not of patients.
 
 A `tiny` network is pretrained on the phantom's north and frozen. AUROC of its own heads:
 {told}.

@@ -1,246 +1,306 @@
-"""Images per second of one full pretraining step, and its share of the measured matmul rate.
+"""The engine's step beside the loops of `baseline.py`: same model, batches, views and losses.
 
-A full step is the engine's own: two views from stored uint8 films, teacher forward, student
-forward and backward, task loss, consistency loss, optimizer, and the flush.  Any device, any timm
-backbone, one command:
+The engine does all that a run does: films from the store, two views, teacher and student,
+schedules, seeds, the check for losses that are not finite, and every few steps the flush into
+`metrics.jsonl` and `train.log`.  All loops are handed the engine's own batches of views, which are
+made anew in each, so that the loops alone differ; `pipeline.py` compares the way to the views.
+Each turn is so many steps of one loop and the teacher's move at their end; turns alternate.
+A GPU's share of its matmul rate is that of :mod:`ark_framework.speed`.
 
-    python benchmarks/step.py --backbone swin_base_patch4_window7_224 --precision bf16
-
-The matmul rate is measured in the same process and precision; FLOPs are counted by torch, three
-forwards' worth for the student and one for the teacher.
+python benchmarks/step.py                                    (the tiny model on a CPU)
+python benchmarks/step.py --backbone swin_base_patch4_window7_224 --precision bf16 --batch 128
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
+from typing import Any
 
-import numpy as np
-import timm
+import baseline
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from measuring import Seconds, in_turns, parser, ratio, report, rounded
+from timm.utils.model_ema import ModelEmaV3
+from torch.autograd.profiler_util import DeviceType  # type: ignore[attr-defined]
 
-from ark_framework import LabelSchema, schedule
-from ark_framework.builtin import backbones, heads, losses
-from ark_framework.config import ModelConfig, OptimConfig, RuntimeConfig, ViewsConfig
-from ark_framework.model import ArkModel, HeadPlan
-from ark_framework.plan import RunPlan, TaskPlan, Visit
-from ark_framework.pretrain import Losses, State, drain, flush_check, make_optimizer, pretrain
+from ark_framework import config as configuration
+from ark_framework import observers
+from ark_framework.batches import StoreBatches
+from ark_framework.cli.bench import DATASET, settings
+from ark_framework.plan import Visit
+from ark_framework.preparation import Prepared, build_student, make_losses, prepare
+from ark_framework.pretrain import State, drain, flush_check, make_optimizer, pretrain
 from ark_framework.runtime import Runtime, open_runtime
+from ark_framework.speed import Gauge, device_memory, film_flops, matmul_rate, memory, synchronize
 from ark_framework.teacher import Teacher
-from ark_framework.views import Views, draw, make_views, part
-
-LABELS = tuple(f"finding {index}" for index in range(14))
 
 
 def main() -> None:
     given = arguments()
-    config = RuntimeConfig(device=given.device, precision=given.precision, threads=given.threads)
-    runtime = open_runtime(config)
-    state = make_state(given, runtime)
-    flops = step_flops(state.student, given.size, given.batch)
-    matmul = matmul_rate(runtime)
-    seconds = time_steps(given, runtime, state)
-    rate = given.batch / seconds
-    print(
-        json.dumps(
-            {
-                "date": datetime.now(UTC).date().isoformat(),
-                "device": device_name(runtime.device),
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "timm": timm.__version__,
-                "backbone": given.backbone,
-                "size": given.size,
-                "batch": given.batch,
-                "precision": given.precision,
-                "threads": torch.get_num_threads(),
-                "images_per_second": round(rate, 2),
-                "milliseconds_per_step": round(1000 * seconds, 2),
-                "gflop_per_image": round(flops / given.batch / 1e9, 3),
-                "matmul_tflops": round(matmul / 1e12, 3),
-                "share_of_matmul_rate": round(flops / seconds / matmul, 4),
-                "peak_memory_gb": peak_memory(runtime.device),
-            },
-            indent=1,
-        )
-    )
+    with TemporaryDirectory() as folder:
+        rig = make_rig(given, Path(folder))
+        works = {
+            "engine": rig.engine(Path(folder)),
+            "lean": rig.lean(),
+            "script": rig.script(),
+            "timm": rig.timm(),
+        }
+        chosen = {name: works[name] for name in ("engine", *given.against)}
+        found = in_turns(chosen, given.turns)
+        profiled(given, rig, works["engine"])
+        report(given.name, given, summary(given, rig, found))
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backbone", default="tiny", help="'tiny' or any timm model name")
-    parser.add_argument("--size", type=int, default=224, help="side of the views")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    parser.add_argument("--device")
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--warmup", type=int, default=5)
-    return parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--backbone", default="tiny", help="'tiny' or any timm model name")
+    made.add_argument("--size", type=int, default=224, help="side of the views")
+    made.add_argument("--batch", type=int, default=16)
+    made.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    made.add_argument("--device")
+    made.add_argument("--threads", type=int)
+    made.add_argument("--compile", action="store_true", help="of the engine alone")
+    made.add_argument("--steps", type=int, default=4, help="of a turn")
+    made.add_argument("--against", nargs="*", default=["lean", "script", "timm"])
+    made.add_argument("--name", default="step", help="of the result")
+    made.add_argument("--profile", action="store_true", help="add the ten costliest kernels")
+    made.add_argument("--set", action="append", default=[], help="more settings of the engine")
+    return made.parse_args()
 
 
-def make_state(given: argparse.Namespace, runtime: Runtime) -> State:
-    schema = LabelSchema(name="bench", kind="multilabel", labels=LABELS)
-    plans = {"bench": HeadPlan(spec=heads.SPECS[0], schema=schema)}
-    if given.backbone == "tiny":
-        encoder = backbones.SPECS[1].build(backbones.TinyOptions())
-    else:
-        encoder = backbones.SPECS[0].build(backbones.TimmOptions(name=given.backbone))
-    student = ArkModel(encoder, plans, config=ModelConfig(), size=given.size)
-    student = student.to(runtime.device).train()
-    return State(
-        student=student,
-        teacher=Teacher(student),
-        optimizer=make_optimizer(student, OptimConfig(lr=0.003)),
-        broken=torch.zeros((), device=runtime.device),
-    )
+@dataclass
+class Rig:
+    """A prepared run, whose loops can be run again and again."""
 
+    prepared: Prepared
+    runtime: Runtime
+    steps: int
+    kernels: list[dict[str, Any]] | None = None
 
-def time_steps(given: argparse.Namespace, runtime: Runtime, state: State) -> float:
-    """Return seconds per step after the warm-up, device drained at both ends."""
-    views = ViewsConfig(size=given.size)
-    rng = np.random.default_rng(0)
-    side = given.size + 32
-    store = rng.integers(0, 256, (256, 1, side, side), dtype=np.uint8)
-    targets = torch.from_numpy(rng.integers(0, 2, (given.batch, len(LABELS))).astype(np.float32))
+    def state(self) -> State:
+        """Build the run's first state; its weights are always the same."""
+        student = build_student(self.prepared).to(self.runtime.device).train()
+        return State(
+            student=student,
+            teacher=Teacher(student),
+            optimizer=make_optimizer(student, self.prepared.config.optim),
+            broken=torch.zeros((), device=self.runtime.device),
+        )
 
-    def batches(visit: Visit, start: int) -> Iterator[Views]:
-        for step in range(start, visit.steps):
-            order = np.random.default_rng(step)
-            films = torch.from_numpy(store[order.integers(0, len(store), given.batch)])
-            student, teacher = make_views(
-                films.to(runtime.device), draw(given.batch, views, order), views
+    def batches(self) -> StoreBatches:
+        """Return the run's batches."""
+        prepared = self.prepared
+        return StoreBatches(
+            prepared.plan,
+            prepared.corpora,
+            rows=prepared.rows,
+            config=prepared.config,
+            runtime=self.runtime,
+        )
+
+    def engine(self, folder: Path) -> Callable[[], None]:
+        """Return a turn of the engine."""
+        watcher = Watcher(self, folder)
+        state, losses = self.state(), make_losses(self.prepared, self.runtime.device)
+
+        def turn() -> None:
+            state.visit = state.visit_step = state.step = 0
+            watcher.clock = perf_counter()
+            pretrain(
+                self.prepared.plan,
+                state,
+                watcher.batches,
+                losses=losses,
+                runtime=self.runtime,
+                clip=self.prepared.config.optim.clip,
+                watcher=watcher,
             )
-            yield Views(
-                student=student,
-                teacher=teacher,
-                parts=(part("bench", targets, device=runtime.device),),
+            synchronize(self.runtime.device)
+
+        return turn
+
+    def views(self, batches: StoreBatches) -> Iterator[baseline.Batch]:
+        """Yield the batches of a turn as scripts take them."""
+        for views in batches(self.prepared.plan.visits[0], 0):
+            yield views.student, views.teacher, views.parts[0].target
+
+    def lean(self) -> Callable[[], None]:
+        """Return a turn of the lean loop, with the engine's fused optimizer."""
+        batches, state = self.batches(), self.state()
+        student, teacher = self._scripts(state)
+
+        def turn() -> None:
+            baseline.lean_loop(
+                student,
+                teacher,
+                state.optimizer,
+                self.views(batches),
+                autocast=self.runtime.autocast,
             )
+            synchronize(self.runtime.device)
 
-    loss = Losses(
-        tasks={"bench": losses.SPECS[0].build(None)}, consistency=losses.SPECS[2].build(None)
-    )
-    watcher = Clock(given.warmup, runtime.device)
-    pretrain(
-        make_plan(given.warmup + given.steps),
-        state,
-        batches,
-        losses=loss,
-        runtime=runtime,
-        watcher=watcher,
-    )
-    return float(watcher.seconds / given.steps)
+        return turn
+
+    def script(self) -> Callable[[], None]:
+        """Return a turn of the script: fp32, torch's defaults."""
+        batches, state = self.batches(), self.state()
+        student, teacher = self._scripts(state)
+        optimizer = torch.optim.SGD(student.parameters(), lr=0.01, momentum=0.9, nesterov=True)
+
+        def turn() -> None:
+            with torch_defaults():
+                baseline.script_loop(student, teacher, optimizer, self.views(batches))
+            synchronize(self.runtime.device)
+
+        return turn
+
+    def timm(self) -> Callable[[], None]:
+        """Return a turn of timm's train script."""
+        batches, state = self.batches(), self.state()
+        student, _ = self._scripts(state)
+        average = ModelEmaV3(student, decay=0.999)
+        optimizer = torch.optim.SGD(student.parameters(), lr=0.01, momentum=0.9, nesterov=True)
+
+        def turn() -> None:
+            views = self.views(batches)
+            baseline.timm_loop(student, average, optimizer, views, autocast=self.runtime.autocast)
+            synchronize(self.runtime.device)
+
+        return turn
+
+    def _scripts(self, state: State) -> tuple[baseline.TwoHeads, baseline.TwoHeads]:
+        teacher = deepcopy(state.teacher.model)
+        for model in (state.student, teacher):
+            model.compiled = False
+        return baseline.TwoHeads(state.student, DATASET), baseline.TwoHeads(teacher, DATASET)
 
 
-class Clock:
-    """Starts when the warm-up is over, flushes as a run would, stops at the task's end."""
+class Watcher:
+    """What a run does around its steps: flush into its files."""
 
-    def __init__(self, warmup: int, device: torch.device) -> None:
-        self._warmup, self._device = warmup, device
-        self.seconds = 0.0
+    def __init__(self, rig: Rig, folder: Path) -> None:
+        self.batches, self.clock = rig.batches(), perf_counter()
+        self._every = rig.prepared.config.log.every
+        self._gauge = Gauge(runtime=rig.runtime)
+        self._lines = observers.JsonLines(folder / "metrics.jsonl")
+        self._log = observers.TrainLog(folder / "train.log")
 
     def stepped(self, state: State, visit: Visit) -> None:
-        if state.step == self._warmup:
-            synchronize(self._device)
-            self._began = perf_counter()
-        elif state.step % 20 == 0:
-            flush_check(state)
-            drain(state)
+        if state.step % self._every == 0:
+            self._flush(state)
 
     def visited(self, state: State, visit: Visit) -> None:
-        drain(state)
-        synchronize(self._device)
-        self.seconds = perf_counter() - self._began
+        self._flush(state)
 
     def cycled(self, state: State, cycle: int) -> None: ...
 
+    def _flush(self, state: State) -> None:
+        flush_check(state)
+        if records := drain(state):
+            now = perf_counter()
+            event = self._gauge.flushed(records, now - self.clock, self.batches.waited())
+            self._lines.ark_steps_flushed(event)
+            self._log.ark_steps_flushed(event)
+            self.clock = now
 
-def make_plan(steps: int) -> RunPlan:
-    task = TaskPlan(
-        name="bench",
-        dataset="bench",
-        kind="multilabel",
-        labels=LABELS,
-        head="linear",
-        loss="bce",
-        weight=1.0,
-        class_weights=None,
-        rows=0,
-        val_rows=0,
-        test_rows=0,
-        batch_size=0,
-        steps=steps,
-        whole_passes=True,
-        store="",
+
+def make_rig(given: argparse.Namespace, folder: Path) -> Rig:
+    values = settings(
+        given.backbone,
+        precision=given.precision,
+        device=given.device,
+        size=given.size,
+        batch=given.batch,
+        steps=given.steps,
     )
-    rate = schedule.LearningRate(
-        kind="constant",
-        unit="step",
-        peak=0.003,
-        start=0.0,
-        end=0.0,
-        warmup=0.0,
-        length=1.0,
-        prefix=True,
-        first_cycle=None,
-    )
-    visit = Visit(index=0, cycle=0, tasks=(0,), passes=0, first_step=0, steps=steps)
-    return RunPlan(
-        strategy="cyclic",
-        cycles=1,
-        tasks=(task,),
-        visits=(visit,),
-        learning_rate=rate,
-        ema="task",
-        first_momentum=0.9,
-        consistency_peak=0.5,
-        seed=0,
-    )
+    more = {
+        "tasks": [{"dataset": DATASET, "steps": given.steps}],
+        "store": {"folder": str(folder / "stores")},
+        "log": {"every": 20},
+        "optim": {"lr": 0.01},
+        "runtime": {"threads": given.threads, "compile": given.compile},
+    }
+    assigned = map(configuration.assignment, given.set)
+    config = configuration.parse(configuration.merge(values, more, *assigned))
+    return Rig(prepare(config), open_runtime(config.runtime), given.steps)
 
 
-def step_flops(model: ArkModel, size: int, batch: int) -> float:
-    """Return FLOPs of a step: student forward and backward (3 forwards), teacher forward."""
-    films = torch.zeros(1, 1, size, size, device=next(model.parameters()).device)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(films, "bench")
-    return float(4.0 * batch * counter.get_total_flops())
+@contextmanager
+def torch_defaults() -> Iterator[None]:
+    """Round fp32 on GPUs as torch does for who sets nothing."""
+    kept = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(kept[0])
+        torch.backends.cudnn.allow_tf32 = kept[1]
 
 
-def matmul_rate(runtime: Runtime) -> float:
-    """Return FLOP/s of a large square product in the step's precision."""
-    cuda = runtime.device.type == "cuda"
-    side, turns = (8192, 50) if cuda else (2048, 5)
-    dtype = torch.bfloat16 if runtime.precision == "bf16" else torch.float32
-    left = torch.randn(side, side, device=runtime.device, dtype=dtype)
-    right = torch.randn(side, side, device=runtime.device, dtype=dtype)
-    for _ in range(3):
-        left @ right
-    synchronize(runtime.device)
-    began = perf_counter()
-    for _ in range(turns):
-        left @ right
-    synchronize(runtime.device)
-    return 2.0 * side**3 * turns / (perf_counter() - began)
+def profiled(given: argparse.Namespace, rig: Rig, turn: Callable[[], None]) -> None:
+    """Keep the ten operations or kernels that take the most of a turn of the engine."""
+    if not given.profile:
+        return
+    cuda = rig.runtime.device.type == "cuda"
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    kinds += [torch.profiler.ProfilerActivity.CUDA] if cuda else []
+    with torch.profiler.profile(activities=kinds) as profile:
+        turn()
+    spent = "self_device_time_total" if cuda else "self_cpu_time_total"
+    events = sorted(profile.key_averages(), key=lambda each: -getattr(each, spent))
+    if cuda:  # kernels alone: an operation's own entry counts them once more
+        events = [each for each in events if each.device_type == DeviceType.CUDA]
+    whole = sum(getattr(each, spent) for each in events)
+    rig.kernels = [
+        {
+            "name": each.key[:120],
+            "share": rounded(getattr(each, spent) / whole),
+            "calls": each.count,
+        }
+        for each in events[:10]
+    ]
 
 
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-
-
-def peak_memory(device: torch.device) -> float | None:
-    if device.type != "cuda":
-        return None
-    return round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
+def summary(given: argparse.Namespace, rig: Rig, found: dict[str, Seconds]) -> dict[str, Any]:
+    rates = {name: each.per(given.batch * given.steps) for name, each in found.items()}
+    model = build_student(rig.prepared).to(rig.runtime.device).eval()
+    flops = film_flops(model, DATASET, given.size, compiled=rig.runtime.compiled)
+    gauge = Gauge(runtime=rig.runtime, flops=flops, rate=matmul_rate(rig.runtime))
+    result: dict[str, Any] = {
+        "device": str(rig.runtime.device),
+        "images per second": rates,
+        "GFLOP an image": rounded(flops / 1e9),
+        "matmul TFLOP/s": rounded((gauge.rate or 0.0) / 1e12),
+        "share of matmul rate": rounded(gauge.share(rates["engine"]["clock"]) or 0.0),
+        "memory GB": rounded((device_memory(rig.runtime.device) or memory()) / 1e9),
+        "engine's seconds over": {
+            name: ratio(found["engine"], each) for name, each in found.items() if name != "engine"
+        },
+    }
+    # A GPU works while the processor waits; on a CPU it is the steadier clock.
+    clock = "clock" if rig.runtime.device.type == "cuda" else "processor"
+    over = {name: each[clock] for name, each in result["engine's seconds over"].items()}
+    if "lean" in over:
+        result["at most 3 % slower than the lean loop"] = over["lean"] <= 1.03
+    if "script" in over:
+        least = (
+            1.0 if given.precision == "fp32" else 5.0 if rig.runtime.device.type == "cuda" else 1.8
+        )
+        result[f"at least {least} times the script"] = 1 / over["script"] >= least
+    if given.precision == "bf16" and rig.runtime.device.type == "cpu":
+        # Without the instructions it is emulated, and the goal does not hold.
+        able = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        result["the CPU has bf16"] = able
+    if rig.kernels:
+        result["costliest"] = rig.kernels
+    return result
 
 
 if __name__ == "__main__":

@@ -50,6 +50,25 @@ def cells(found: Audit) -> dict[tuple[str, str, str, str], tuple[int, int]]:
     }
 
 
+def test_identities_that_say_nothing_change_nothing() -> None:
+    """Films and patients that declare what they are anyway make the same groups."""
+
+    def groups(*, declared: bool) -> list[list[int]]:
+        tables = []
+        for name in ("one", "two"):
+            rows = []
+            for image, patient in (("a", "1"), ("b", "1"), ("c", None), ("d", None), ("e", "2")):
+                own = f"patient:{patient}" if patient else f"film:{image}"
+                ids = {"source_id": f"{name}:{image}", "source_patient": f"{name}:{own}"}
+                rows.append(film(image, "train", patient=patient, **(ids if declared else {})))
+            tables.append(Audited(table=table(name, rows)))
+        frame = audit(tables).frame
+        return [pd.factorize(frame[what])[0].tolist() for what in ("film", "patient")]
+
+    assert groups(declared=False) == groups(declared=True)
+    assert groups(declared=False)[1] == [0, 0, 1, 2, 3, 4, 4, 5, 6, 7]
+
+
 def test_declared_films_and_patients() -> None:
     """Films are one by ``source_id``, patients by ``source_patient``; ``patient`` is local."""
     nih = table("nih", [

@@ -6,16 +6,19 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from ark_framework import cli, config, exposure, roots
 from ark_framework import registry as plugins
-from ark_framework.audit import audit
+from ark_framework.audit import audit, film_keys, patient_keys
 from ark_framework.errors import CheckpointError, DataError
 from ark_framework.exposure import NO, UNKNOWN, YES, Exposure, trained_on
 from ark_framework.launch import train
@@ -307,6 +310,31 @@ def test_weights_remember_where_they_come_from(
     (tmp_path / "one" / exposure.FILE).unlink()
     train(more, out=tmp_path / "three", init_from=tmp_path / "one")
     assert not exposure.load(tmp_path / "three").complete
+
+
+def test_an_older_record_is_read(run: Prepared, tmp_path: Path) -> None:
+    """Records of version 1, whose keys are longer and whose hash is another, answer the same."""
+    new = exposure_of(run)
+    part, corpus = new.parts[0], run.corpora[new.parts[0].dataset]
+    key, trained = b"0123456789abcdef", np.unique(run.rows[part.dataset])
+
+    def old(keys: pd.Series) -> np.ndarray:
+        digests = (blake2b(k.encode(), key=key, digest_size=8).digest() for k in keys.iloc[trained])
+        return np.unique(np.frombuffer(b"".join(digests), dtype=np.uint64))
+
+    films, patients = old(film_keys(corpus.table)), old(patient_keys(corpus.table))
+    older = replace(part, key=key, films=films, patients=patients)
+    Exposure(parts=(older,), complete=True).save(tmp_path / exposure.FILE)
+    path = tmp_path / exposure.FILE
+    with np.load(path) as kept:
+        arrays = dict(kept)
+    about = arrays["about"].tobytes().replace(b'"version": 2', b'"version": 1')
+    np.savez(path, **{**arrays, "about": np.frombuffer(about, np.uint8)})
+    mine = Exposure(parts=(part,), complete=True).of(corpus.table)
+    theirs = exposure.load(tmp_path).of(corpus.table)
+    assert theirs.films.tolist() == mine.films.tolist()
+    assert theirs.patients.tolist() == mine.patients.tolist()
+    assert set(theirs.films) == {YES, NO}
 
 
 def test_the_record_names_nobody(run: Prepared, tmp_path: Path) -> None:

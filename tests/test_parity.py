@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -182,7 +182,7 @@ def _train(
         broken=torch.zeros(()),
     )
 
-    def batches(visit: Visit, start: int) -> Iterator[Views]:
+    def batches(visit: Visit, start: int) -> Generator[Views, None, None]:
         for step in range(start, visit.steps):
             arrays = {
                 name: torch.from_numpy(reference.arrays[f"batch/{visit.tasks[0]}/{step}/{name}"])

@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 from pydantic import BaseModel
 
-from ark_framework import DatasetCard, DatasetSpec, LabelSchema, packing
+from ark_framework import DatasetCard, DatasetSpec, LabelSchema, packing, unfinished
 from ark_framework.decoding import Reader, decode_all
 from ark_framework.errors import DataError, MachineError
 from ark_framework.images import fit_square, read_image
@@ -112,6 +112,27 @@ def test_an_existing_store_is_opened_without_decoding(tmp_path: Path) -> None:
     assert calls == []
     assert second.folder == first.folder
     assert second.images[second.rows(turned), 0, 0, 0].tolist() == [3, 2, 1, 0]
+
+
+def test_of_many_films_few_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store of many films opens by their names and some sizes; where one differs, all count."""
+    names = make_films(tmp_path, 9)
+    kept, stats = tmp_path / "stores", Source.stats
+    first = pack(tmp_path, names, kept)
+    monkeypatch.setattr("ark_framework.store.LOOKED_AT", 3)
+    looked: list[int] = []
+
+    def counted(source: Source) -> Any:
+        looked.append(len(source.images))
+        return stats(source)
+
+    monkeypatch.setattr(Source, "stats", counted)
+    assert pack(tmp_path, names[::-1], kept).folder == first.folder
+    assert looked == [3]
+    assert pack(tmp_path, names[:-1], kept).folder != first.folder  # other films
+    Image.new("L", (50, 60)).save(tmp_path / names[4])  # the first, the middle, the last
+    assert pack(tmp_path, names, kept).folder != first.folder
+    assert looked[-2:] == [3, 9]
 
 
 def test_a_moved_root_keeps_its_store(tmp_path: Path) -> None:
@@ -410,14 +431,14 @@ def test_a_store_that_another_process_made_meanwhile_is_used(
 ) -> None:
     """Whoever waited for the lock finds the finished store and packs nothing."""
     names = make_films(tmp_path, 3)
-    locked = packing._locked
+    locked = packing.locked
 
     def late(path: Path) -> Any:
-        monkeypatch.setattr(packing, "_locked", locked)
+        monkeypatch.setattr(packing, "locked", locked)
         pack(tmp_path, names, tmp_path / "stores")
         return locked(path)
 
-    monkeypatch.setattr(packing, "_locked", late)
+    monkeypatch.setattr(packing, "locked", late)
     calls: list[int] = []
     store = pack(tmp_path, names, tmp_path / "stores", progress=lambda d, _: calls.append(d))
     assert calls == []
@@ -444,7 +465,7 @@ def test_what_a_resting_pack_holds_is_not_needed_twice(
     with pytest.raises(Stop):
         pack(tmp_path, names, tmp_path / "stores", size=256, progress=stop_after(64))
     usage = namedtuple("usage", "total used free")
-    room = packing.MARGIN + 100 * 256 * 256
+    room = unfinished.MARGIN + 100 * 256 * 256
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, room))
     assert len(pack(tmp_path, names, tmp_path / "stores", size=256).names) == 200
 

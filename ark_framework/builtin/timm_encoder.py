@@ -34,7 +34,7 @@ class TimmEncoder(nn.Module):
         kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.in_chans = in_chans
+        self.in_chans, self.name = in_chans, name
         if not timm.is_model(name):
             known = timm.list_models()
             raise ConfigError(
@@ -64,6 +64,20 @@ class TimmEncoder(nn.Module):
         native = last.permute(0, 2, 3, 1) if self._channels_last else last
         pooled: Tensor = self.model.forward_head(native, pre_logits=True)
         return pooled
+
+    def set_grad_checkpointing(self) -> None:
+        """Compute activations again in the backward pass, rather than keep them.
+
+        Raises:
+            ConfigError: timm's model cannot.
+        """
+        try:
+            self.model.set_grad_checkpointing()
+        except (AttributeError, AssertionError) as error:
+            raise ConfigError(
+                f"model.checkpointing: timm's {self.name!r} cannot compute its activations twice; "
+                "leave it off and lower runtime.piece"
+            ) from error
 
     def _as_map(self, features: Tensor) -> Tensor:
         if features.ndim == 4:

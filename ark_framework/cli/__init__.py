@@ -35,6 +35,7 @@ COMMANDS = {
     "data": ("ark_framework.cli.data:data", "List, link, verify, pack, audit, see datasets."),
     "plugins": ("ark_framework.cli.plugins:plugins", "List, show, check and begin plugins."),
     "config": ("ark_framework.cli.config:config", "Show the configuration."),
+    "bench": ("ark_framework.cli.bench:bench", "Measure this machine, from disk to step."),
     "doctor": ("ark_framework.cli.doctor:doctor", "Check this machine, and say what mends it."),
 }
 

@@ -26,8 +26,11 @@ def run(
     from ark_framework.cli.packing import PackingBar
     from ark_framework.fairness.study import Study, findings
     from ark_framework.interruption import stoppable
+    from ark_framework.ranks import open_ranks
 
-    (out / "predictions").mkdir(parents=True, exist_ok=True)
+    first = open_ranks().first
+    if first:
+        (out / "predictions").mkdir(parents=True, exist_ok=True)
     subjects = []
     with PackingBar(console) as progress:
         study = Study(
@@ -39,7 +42,8 @@ def run(
         )
         with stoppable(study.stop):
             for subject in study.run():
-                _keep(subject, out / "predictions")
+                if first:
+                    _keep(subject, out / "predictions")
                 subjects.append(subject)
     return findings(subjects, study.notes, settings(config))
 

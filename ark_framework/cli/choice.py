@@ -17,6 +17,7 @@ from ark_framework.registry import BUILTIN, Registry, discover, load
 if TYPE_CHECKING:
     from ark_framework.annotations import AnnotationTable
     from ark_framework.config import RunConfig
+    from ark_framework.shards import Shard
     from ark_framework.specs import DatasetSpec
     from ark_framework.store import Store
 
@@ -80,6 +81,39 @@ class Chosen:
             workers=store.workers,
             max_bad=store.max_bad,
             progress=report,
+        )
+
+    def pack_shard(
+        self,
+        spec: DatasetSpec,
+        options: Any,
+        table: AnnotationTable,
+        shard: Shard,
+        *,
+        report: Callable[..., None],
+        say: Callable[[str], None],
+    ) -> Store | None:
+        """Pack one part of a dataset's films; return the store once all parts are there."""
+        from ark_framework.packing import pack_shard
+        from ark_framework.store import Source
+
+        store = self.config.store
+        source = Source(
+            spec=spec,
+            options=options,
+            images=tuple(table.films),
+            size=store.size,
+            fit=store.fit,
+            structures=table.structures,
+        )
+        return pack_shard(
+            source,
+            shard,
+            folder=self.folder,
+            workers=store.workers,
+            max_bad=store.max_bad,
+            progress=report,
+            say=say,
         )
 
 

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import click
 
-from ark_framework.cli.console import console as open_console
-from ark_framework.cli.settings import roots
-from ark_framework.cli.studying import layers, run
+from ark_framework.cli.studying import layers, study
+from ark_framework.cli.torchrun import gpus as several
 from ark_framework.cli.words import WordsCommand
 
 
@@ -36,6 +35,7 @@ from ark_framework.cli.words import WordsCommand
 @click.option(
     "--store", type=click.Path(path_type=Path, file_okay=False), help="Folder of packed films."
 )
+@several
 @click.option("--json", "as_json", is_flag=True, help="Print the outcomes as JSON.")
 def compare(
     file: Path,
@@ -44,7 +44,8 @@ def compare(
     data: tuple[str, ...],
     store: Path | None,
     as_json: bool,
-) -> None:
+    gpus: int | None,
+) -> int:
     """Compare the models of FILE on its datasets, under its protocols.
 
     Writes tables with differences and intervals, few-shot curves and what was trained on what, as
@@ -53,9 +54,7 @@ def compare(
     \b
     ark compare study.yaml --out studies/first --set seeds=5
     """
-    from ark_framework.cli.comparison import finish
     from ark_framework.transfer.settings import parse
 
     config = parse(*layers((), file=file, assignments=assignments, store=store))
-    console = open_console(stderr=as_json)
-    finish(console, run(console, config, out=out, roots=roots(data)), config, out, as_json=as_json)
+    return study(config, out=out, data=data, as_json=as_json, processes=gpus)

@@ -10,10 +10,10 @@ from rich.table import Table
 PIPE = 200
 
 
-def console(*, stderr: bool = False) -> Console:
-    """Return the console to print on."""
-    made = Console(stderr=stderr)
-    return made if made.is_terminal else Console(stderr=stderr, width=PIPE)
+def console(*, stderr: bool = False, quiet: bool = False) -> Console:
+    """Return the console to print on; a quiet one prints nothing."""
+    made = Console(stderr=stderr, quiet=quiet)
+    return made if made.is_terminal else Console(stderr=stderr, quiet=quiet, width=PIPE)
 
 
 def sheet(*columns: str, title: str | None = None) -> Table:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ark_framework.annotations import AnnotationTable
     from ark_framework.specs import DatasetSpec
+    from ark_framework.store import Store
 
 Report = Callable[[int, int], None]
 
@@ -114,39 +115,40 @@ def link(name: str, path: Path) -> None:
 
 @data.command("pack", cls=WordsCommand)
 @choosing
-def pack(data: tuple[str, ...], as_json: bool, **given: Any) -> None:
+@click.option(
+    "--shard", metavar="I/N", help="Pack part I of N alone; whoever packs the last one joins them."
+)
+def pack(data: tuple[str, ...], as_json: bool, shard: str | None, **given: Any) -> None:
     """Pack the films into the store that training reads; what is packed already is kept.
 
     \b
     ark data pack --plugins ark-rsna --data rsna=/data/rsna --size 128
+    ark data pack --plugins ark-mimic --store /shared/stores --shard 3/16
     """
+    from ark_framework import shards
+    from ark_framework.cli.packing import packed, summary
+
+    part = shards.parse(shard) if shard else None
     chosen, found = _every_film(data, given), []
     with _packing(as_json) as (console, report):
+
+        def say(line: str) -> None:
+            console.print(line, highlight=False, soft_wrap=True)
+
         for spec in chosen.specs:
             table, options = chosen.read(spec)
-            store = chosen.pack(spec, options, table, report=report(spec.name))
-            count = int(store.images.nbytes + store.masks.nbytes)
-            found.append(
-                {
-                    "dataset": spec.name,
-                    "films": len(store.images),
-                    "bytes": count,
-                    "size": store.size,
-                    "fit": store.fit,
-                    "structures": store.structures,
-                    "store": str(store.folder),
-                    "unreadable": dict(store.bad),
-                }
-            )
+            store: Store | None
+            if part:
+                bar = report(spec.name)
+                store = chosen.pack_shard(spec, options, table, part, report=bar, say=say)
+            else:
+                store = chosen.pack(spec, options, table, report=report(spec.name))
+            if store is None:
+                found.append({"dataset": spec.name, "shard": str(part)})
+                continue
+            found.append(packed(spec.name, store))
             if not as_json:
-                bad = f", {len(store.bad)} unreadable left black" if store.bad else ""
-                many = f"{store.structures} structure{'s' * (store.structures > 1)}"
-                drawn = f" with masks of {many}" if store.structures else ""
-                console.print(
-                    f"{spec.name}: {len(store.images)} films of {store.size} x {store.size}"
-                    f"{drawn}, {count / 1e6:.0f} MB{bad}, in {store.folder}",
-                    highlight=False, soft_wrap=True,
-                )  # fmt: skip
+                say(summary(spec.name, store))
     if as_json:
         click.echo(json.dumps(found, indent=1))
 

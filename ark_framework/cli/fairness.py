@@ -11,6 +11,8 @@ import click
 from ark_framework.cli.console import console as open_console
 from ark_framework.cli.settings import reading, roots
 from ark_framework.cli.studying import given, layers
+from ark_framework.cli.torchrun import gpus as several
+from ark_framework.cli.torchrun import inside, one_voice, relaunch
 from ark_framework.cli.words import WordsCommand
 
 
@@ -70,12 +72,14 @@ from ark_framework.cli.words import WordsCommand
 )
 @click.option("--size", type=click.IntRange(min=16), help="Side that random: and timm: see.")
 @click.option("--resize", type=click.IntRange(min=16), help="Side that films are fitted to.")
+@several
 @click.option("--json", "as_json", is_flag=True, help="Print the tables as JSON.")
 def fairness(
     models: tuple[str, ...],
     data: tuple[str, ...],
     out: Path,
     as_json: bool,
+    gpus: int | None,
     answers: str | None,
     head: str | None,
     by: tuple[str, ...],
@@ -87,7 +91,7 @@ def fairness(
     fold_files: Path | None,
     shares: tuple[float, ...],
     **options: Any,
-) -> None:
+) -> int:
     """Audit each MODEL on each dataset: AUROC, false negatives and positives by subgroup.
 
     A MODEL is what ark probe takes, or predictions: a CSV with a film's name in the column image
@@ -99,6 +103,7 @@ def fairness(
     """
     from ark_framework.cli.auditing import finish, plain, run
     from ark_framework.fairness.settings import FairnessConfig
+    from ark_framework.ranks import open_ranks
     from ark_framework.transfer.settings import checked
 
     told = given(answers=answers, head=head, by=list(by) or None, least=least)
@@ -107,8 +112,14 @@ def fairness(
     told["exclusive"] = given(folds=folds, files=files, shares=list(shares) or None)
     file, flags, *assigned = layers(models, **options)
     config = checked(FairnessConfig, file, flags, told, *assigned, where="fairness")
-    console = open_console(stderr=as_json)
-    found = run(console, config, out=out, roots=roots(data))
-    finish(console, found, out)
-    if as_json:
-        click.echo(json.dumps(plain(found), indent=1))
+    if gpus is not None and not inside():
+        return relaunch(gpus, device=config.runtime.device)
+    with one_voice():
+        first = open_ranks().first
+        console = open_console(stderr=as_json, quiet=not first)
+        found = run(console, config, out=out, roots=roots(data))
+        if first:
+            finish(console, found, out)
+            if as_json:
+                click.echo(json.dumps(plain(found), indent=1))
+    return 0

@@ -7,9 +7,7 @@ from typing import Any
 
 import click
 
-from ark_framework.cli.console import console as open_console
-from ark_framework.cli.settings import roots
-from ark_framework.cli.studying import layers, run, studying
+from ark_framework.cli.studying import layers, study, studying
 from ark_framework.cli.words import WordsCommand
 
 
@@ -27,6 +25,7 @@ def finetune(
     data: tuple[str, ...],
     out: Path,
     as_json: bool,
+    gpus: int | None,
     published: bool,
     head_only: bool,
     epochs: int | None,
@@ -34,7 +33,7 @@ def finetune(
     tencrop: bool,
     keep: bool,
     **given: Any,
-) -> None:
+) -> int:
     """Fine-tune each MODEL's backbone on each dataset; validation alone selects.
 
     A MODEL is a run, an import, an export, a file of weights, random:ARCH or timm:ARCH.
@@ -43,7 +42,6 @@ def finetune(
     \b
     ark finetune runs/first random:runs/first --plugins ark-rsna --seeds 5 --out tuned/rsna
     """
-    from ark_framework.cli.comparison import finish
     from ark_framework.transfer.protocol import PUBLISHED
     from ark_framework.transfer.settings import parse
 
@@ -59,5 +57,4 @@ def finetune(
         {"protocols": ["finetune"], "finetune": told},
         *assigned,
     )
-    console = open_console(stderr=as_json)
-    finish(console, run(console, config, out=out, roots=roots(data)), config, out, as_json=as_json)
+    return study(config, out=out, data=data, as_json=as_json, processes=gpus)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from time import monotonic
 from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.progress import TimeRemainingColumn as Remaining
+
+if TYPE_CHECKING:
+    from ark_framework.store import Store
 
 # Seconds between plain lines where there is no terminal.
 QUIET = 10.0
@@ -68,3 +72,29 @@ class PackingBar:
         if self._bar is not None:
             self._bar.stop()
             self._bar, self._ids = None, {}
+
+
+def packed(name: str, store: Store) -> dict[str, Any]:
+    """Return what there is to say of a packed dataset."""
+    return {
+        "dataset": name,
+        "films": len(store.images),
+        "bytes": int(store.images.nbytes + store.masks.nbytes),
+        "size": store.size,
+        "fit": store.fit,
+        "structures": store.structures,
+        "store": str(store.folder),
+        "unreadable": dict(store.bad),
+    }
+
+
+def summary(name: str, store: Store) -> str:
+    """Say it in a line."""
+    bad = f", {len(store.bad)} unreadable left black" if store.bad else ""
+    many = f"{store.structures} structure{'s' * (store.structures > 1)}"
+    drawn = f" with masks of {many}" if store.structures else ""
+    count = int(store.images.nbytes + store.masks.nbytes)
+    return (
+        f"{name}: {len(store.images)} films of {store.size} x {store.size}"
+        f"{drawn}, {count / 1e6:.0f} MB{bad}, in {store.folder}"
+    )

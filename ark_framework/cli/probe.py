@@ -7,9 +7,7 @@ from typing import Any
 
 import click
 
-from ark_framework.cli.console import console as open_console
-from ark_framework.cli.settings import roots
-from ark_framework.cli.studying import layers, run, studying
+from ark_framework.cli.studying import layers, study, studying
 from ark_framework.cli.words import WordsCommand
 
 
@@ -31,12 +29,13 @@ def probe(
     data: tuple[str, ...],
     out: Path,
     as_json: bool,
+    gpus: int | None,
     shots: tuple[int, ...],
     fractions: tuple[float, ...],
     knn: bool,
     features: str | None,
     **given: Any,
-) -> None:
+) -> int:
     """Fit classifiers on each MODEL's embeddings, which are computed once and kept.
 
     A MODEL is a run, an import, an export, a file of weights, random:ARCH, timm:ARCH, or a table
@@ -45,7 +44,6 @@ def probe(
     \b
     ark probe runs/first random:runs/first --plugins ark-rsna --shots 1 4 16 --out probes/rsna
     """
-    from ark_framework.cli.comparison import finish
     from ark_framework.transfer.settings import parse
 
     told: dict[str, Any] = {}
@@ -59,5 +57,4 @@ def probe(
     protocols += (["few-shot"] if shots else []) + (["knn"] if knn else [])
     file, flags, *assigned = layers(models, **given)
     config = parse(file, flags, {"protocols": protocols, "probe": told}, *assigned)
-    console = open_console(stderr=as_json)
-    finish(console, run(console, config, out=out, roots=roots(data)), config, out, as_json=as_json)
+    return study(config, out=out, data=data, as_json=as_json, processes=gpus)

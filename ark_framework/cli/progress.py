@@ -46,7 +46,10 @@ class Progress:
         """Move the bar, or say a line now and then."""
         last = event.steps[-1]
         if self._bar is not None:
-            what = f"cycle {last.cycle + 1} {last.task} loss {last.loss:.3f} lr {last.lr:.1e}"
+            what = (
+                f"cycle {last.cycle + 1} {last.task} loss {last.loss:.3f} lr {last.lr:.1e} "
+                f"{self._lines.speed(event)}"
+            )
             self._bar.update(self._task, completed=last.step + 1, description=what)
         elif monotonic() - self._spoke > QUIET:
             self._spoke = monotonic()

@@ -7,9 +7,7 @@ from typing import Any
 
 import click
 
-from ark_framework.cli.console import console as open_console
-from ark_framework.cli.settings import roots
-from ark_framework.cli.studying import layers, run, studying
+from ark_framework.cli.studying import layers, study, studying
 from ark_framework.cli.words import WordsCommand
 
 
@@ -40,6 +38,7 @@ def segment(
     data: tuple[str, ...],
     out: Path,
     as_json: bool,
+    gpus: int | None,
     structures: tuple[str, ...],
     published: bool,
     epochs: int | None,
@@ -48,7 +47,7 @@ def segment(
     films: tuple[int, ...],
     keep: bool,
     **given: Any,
-) -> None:
+) -> int:
     """Train UperNet on each MODEL's encoder for each mask dataset; validation alone selects.
 
     A MODEL is a run, an import, an export, a file of weights, random:ARCH or timm:ARCH; NAME=MODEL
@@ -59,7 +58,6 @@ def segment(
     ark segment runs/first random:runs/first --plugins ark-jsrt --seeds 3 --out masks/jsrt \\
       --structures left_lung+right_lung heart left_clavicle+right_clavicle
     """
-    from ark_framework.cli.comparison import finish
     from ark_framework.transfer.protocol import PUBLISHED_MASKS
     from ark_framework.transfer.settings import parse
 
@@ -77,5 +75,4 @@ def segment(
         },
         *assigned,
     )
-    console = open_console(stderr=as_json)
-    finish(console, run(console, config, out=out, roots=roots(data)), config, out, as_json=as_json)
+    return study(config, out=out, data=data, as_json=as_json, processes=gpus)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ark_framework import config as configuration
-from ark_framework.cli.settings import reading
+from ark_framework.cli.console import console as open_console
+from ark_framework.cli.settings import reading, roots
+from ark_framework.cli.torchrun import gpus, inside, one_voice, relaunch
 from ark_framework.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 def studying(command: Command) -> Command:
     """Add the options that say which models, datasets, seeds and splits, and where results go."""
     for option in (
+        gpus,
         click.option("--json", "as_json", is_flag=True, help="Print the outcomes as JSON."),
         click.option("--repeats", type=click.IntRange(min=1), help="Dealings of the folds."),
         click.option(
@@ -116,6 +119,24 @@ def run(
         )
         with stoppable(study.stop):
             return study.run()
+
+
+def study(
+    config: StudyConfig, *, out: Path, data: Sequence[str], as_json: bool, processes: int | None
+) -> int:
+    """Run a study, in as many processes as asked, and compare; return the exit code."""
+    from ark_framework.cli.comparison import finish
+    from ark_framework.ranks import open_ranks
+
+    if processes is not None and not inside():
+        return relaunch(processes, device=config.runtime.device)
+    with one_voice():
+        first = open_ranks().first
+        console = open_console(stderr=as_json, quiet=not first)
+        outcomes = run(console, config, out=out, roots=roots(data))
+        if first:
+            finish(console, outcomes, config, out, as_json=as_json)
+    return 0
 
 
 def _named(

@@ -83,7 +83,11 @@ class Study:
             stop=self.stop,
         )
         self.datasets = Datasets(
-            config=reading(self.config), roots=self.roots, progress=self.progress, say=self.say
+            config=reading(self.config),
+            roots=self.roots,
+            progress=self.progress if self.runtime.ranks.first else None,
+            say=self.say,
+            ranks=self.runtime.ranks,
         )
         models = {name: self._opened(name, entry) for name, entry in self.config.models.items()}
         candidates = [each for each in models.values() if not isinstance(each, str)]

@@ -44,8 +44,9 @@ class Classification:
             flip=config.flip,
             seed=seed,
             device=runtime.device,
+            ranks=runtime.ranks,
         )
-        self.steps = self.films.order.steps
+        self.steps, self.least = self.films.order.steps, self.films.order.least
         self.losses = _losses(corpus.schema)
         self.targets = _validation_targets(corpus, split.val)
         known = ~np.isnan(self.targets)
@@ -53,9 +54,11 @@ class Classification:
         self.can_validate = bool((known.all(axis=1) if exclusive else known).any())
         self.where = f"{corpus.name}, {split.name}"
 
-    def loss(self, step: int) -> Tensor:
-        """Return the mean loss of a step over its annotated entries."""
+    def loss(self, step: int) -> Tensor | None:
+        """Return this rank's share of the mean loss of a step over its annotated entries."""
         views, films = self.films.batch(step)
+        if not len(views):
+            return None
         with self.runtime.autocast():
             output = self.model(views, TASK)
         return self.losses.of_part(output.float(), films)

@@ -16,6 +16,7 @@ from ark_framework.config import RunConfig
 from ark_framework.corpus import Corpus, Progress, open_corpus, options_of
 from ark_framework.errors import ConfigError
 from ark_framework.plan import choose_tasks, named
+from ark_framework.ranks import SINGLE, Ranks
 from ark_framework.registry import Registry
 from ark_framework.roots import check_names
 from ark_framework.specs import LabelSchema
@@ -36,6 +37,7 @@ class Datasets:
     roots: Mapping[str, Path] = field(default_factory=dict)
     progress: Progress | None = None
     say: Callable[[str], None] = lambda _: None
+    ranks: Ranks = SINGLE
     registry: Registry = field(init=False)
     _open: dict[tuple[str, int, str], Corpus] = field(default_factory=dict, init=False)
 
@@ -106,13 +108,14 @@ class Datasets:
         if (name, size, fit) not in self._open:
             changed = store.model_copy(update={"size": size, "fit": fit})
             config = self.config.model_copy(update={"store": changed})
-            corpus = open_corpus(
-                self.registry.dataset(name),
-                self.registry,
-                config,
-                roots=self.roots,
-                progress=self.progress,
-            )
+            with self.ranks.first_alone():  # it packs, the others find it packed
+                corpus = open_corpus(
+                    self.registry.dataset(name),
+                    self.registry,
+                    config,
+                    roots=self.roots,
+                    progress=self.progress,
+                )
             self._tell(corpus)
             self._open[name, size, fit] = corpus
         return self._open[name, size, fit]

@@ -17,6 +17,7 @@ from numpy.lib.format import open_memmap
 
 from ark_framework.corpus import Corpus
 from ark_framework.errors import DataError, Interrupted, MachineError
+from ark_framework.model import ArkModel
 from ark_framework.run import write_text
 from ark_framework.runtime import Runtime
 from ark_framework.store import default_folder
@@ -70,6 +71,7 @@ class Extractor:
                 self._extract(candidate, corpus, path, seed)
             except OSError as error:
                 raise MachineError(f"cannot write {path}: {error.strerror}") from error
+            self.runtime.ranks.wait()
         kept = np.load(path, mmap_mode="r", allow_pickle=False)
         return np.asarray(kept[corpus.index[rows]], dtype=np.float32)
 
@@ -82,25 +84,43 @@ class Extractor:
         model = candidate.model(seed=seed).to(self.runtime.device)
         total, width = len(corpus.store.images), model.widths[self.features]
         part, note = path.with_suffix(".part.npy"), path.with_suffix(".part.json")
-        done = _begun(part, note, (total, width))
-        kept = open_memmap(part, "r+" if done else "w+", np.float32, (total, width))
+        ranks = self.runtime.ranks
+        done = int(ranks.tell(str(_begun(part, note, (total, width)))))
+        kept = None
+        if ranks.first:
+            kept = open_memmap(part, "r+" if done else "w+", np.float32, (total, width))
+        step = self.batch_size * ranks.world
         with torch.inference_mode():
-            for start in range(done, total, self.batch_size):
-                end = min(start + self.batch_size, total)
-                films = torch.from_numpy(np.array(corpus.store.images[start:end]))
-                views = center(films.to(self.runtime.device), candidate.film.size)
-                with self.runtime.autocast():
-                    features = model.encode(views)
-                kept[start:end] = getattr(features, self.features).float().cpu().numpy()
-                if end == total or end // NOTED > start // NOTED or self.stop.is_set():
-                    kept.flush()
-                    write_text(note, json.dumps(end))
-                    if self.progress is not None:
-                        self.progress(corpus.name, end, total)
-                if self.stop.is_set() and end < total:
+            for start in range(done, total, step):
+                end = min(start + step, total)
+                features = ranks.gather(self._batch(model, candidate, corpus, start, end))
+                stopping = ranks.any([self.stop.is_set()])[0]
+                if kept is not None:
+                    kept[start:end] = features
+                    if end == total or end // NOTED > start // NOTED or stopping:
+                        kept.flush()
+                        write_text(note, json.dumps(end))
+                        if self.progress is not None:
+                            self.progress(corpus.name, end, total)
+                if stopping and end < total:
+                    ranks.wait()
                     raise Interrupted(f"stopped at {end} of {total} films; run it again to go on")
-        part.replace(path)
-        note.unlink()
+        if kept is not None:
+            part.replace(path)
+            note.unlink()
+
+    def _batch(
+        self, model: ArkModel, candidate: Candidate, corpus: Corpus, start: int, end: int
+    ) -> list[np.ndarray]:
+        """Return this rank's embeddings of a store's films from ``start`` to ``end``."""
+        mine = start + self.runtime.ranks.mine(end - start)
+        if not len(mine):
+            return []
+        films = torch.from_numpy(np.array(corpus.store.images[mine]))
+        views = center(films.to(self.runtime.device), candidate.film.size)
+        with self.runtime.autocast():
+            features = model.encode(views)
+        return [getattr(features, self.features).float().cpu().numpy()]
 
 
 def folder_of(stores: str | None) -> Path:

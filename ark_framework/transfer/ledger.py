@@ -18,10 +18,11 @@ class Ledger:
     """A folder of pieces, each named by all that it depends on.
 
     A piece that is there is read, never computed again: to change a result, change what it
-    depends on, or delete its file.
+    depends on, or delete its file.  Of several processes one ``writes``.
     """
 
     folder: Path
+    writes: bool = True
 
     def get(self, key: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
         """Return the JSON-able value of ``key``; compute and keep it where it is not there.
@@ -37,6 +38,8 @@ class Ledger:
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise RunError(f"{path} is damaged; delete it and it is computed again") from error
         value = compute()
+        if not self.writes:
+            return value
         self._make()
         write_text(path, json.dumps({"key": key, "value": value}, indent=1) + "\n")
         return value

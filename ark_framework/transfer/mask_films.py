@@ -10,9 +10,10 @@ from torch.nn import functional
 from ark_framework.config import ViewsConfig
 from ark_framework.corpus import Corpus
 from ark_framework.errors import DataError
+from ark_framework.ranks import SINGLE, Ranks
 from ark_framework.transfer.order import Order
 from ark_framework.transfer.structures import Structures
-from ark_framework.views import Draws, make_views
+from ark_framework.views import Draws, grid, make_views
 
 
 class MaskFilms:
@@ -27,6 +28,7 @@ class MaskFilms:
         flip: Chance that both are mirrored left to right.
         seed: Of order and views.
         device: Where they go.
+        ranks: Of which this one gets its films of each batch.
 
     Raises:
         DataError: fewer than two films, which the decoder's batch norm cannot take.
@@ -43,6 +45,7 @@ class MaskFilms:
         flip: float,
         seed: int,
         device: torch.device,
+        ranks: Ranks = SINGLE,
     ) -> None:
         drawn = structures.drawn(corpus.table.drawn()[rows])
         useful = drawn.any(axis=1)
@@ -51,20 +54,30 @@ class MaskFilms:
                 f"{corpus.name}: {useful.sum()} training films with masks; at least 2 are needed"
             )
         self._corpus, self._structures, self._device = corpus, structures, device
-        self._views, self._flip = views, flip
+        self._views, self._flip, self._ranks = views, flip, ranks
         self._rows, self._drawn = rows[useful], drawn[useful]
         self.order = Order(
             count=len(self._rows), batch_size=_least(len(self._rows), batch_size), seed=seed
         )
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return views ``(b, C, S, S)`` and masks ``(b, J, S, S)``, NaN where not drawn."""
+    def counts(self, step: int) -> tuple[int, int]:
+        """Return the films of a step's global batch, and the structures drawn on them."""
         chosen = self.order.chosen(step)
+        return len(chosen), int(self._drawn[chosen].sum())
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return views ``(b, C, S, S)`` and masks ``(b, J, S, S)``, NaN where not drawn.
+
+        They are this rank's.
+        """
+        every = self.order.chosen(step)
+        mine = self._ranks.mine(len(every))
+        chosen = every[mine]
         rows = self._rows[chosen]
         films = torch.from_numpy(self._corpus.images(rows)).to(self._device)
         masks = torch.from_numpy(self._structures.of(self._corpus.masks(rows))).to(self._device)
         drawn = torch.from_numpy(self._drawn[chosen]).to(self._device)
-        draws = self.order.views(len(chosen), step, self._views, flip=self._flip)
+        draws = self.order.views(len(every), step, self._views, flip=self._flip).of(mine)
         view, _ = make_views(films, draws, self._views)
         return view, targets(sample(masks, draws, self._views.size), drawn)
 
@@ -81,11 +94,9 @@ def sample(masks: Tensor, draws: Draws, size: int) -> Tensor:
 
     A pixel is in where at least half of what is sampled there is.
     """
-    shape = [len(masks), masks.shape[1], size, size]
-    matrices = torch.from_numpy(draws.geometry).to(masks.device)
-    grid = functional.affine_grid(matrices, shape, align_corners=False)
+    where = grid(torch.from_numpy(draws.geometry).to(masks.device), size)
     soft = functional.grid_sample(
-        masks.float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False
+        masks.float(), where, mode="bilinear", padding_mode="reflection", align_corners=False
     )
     return soft >= 0.5
 

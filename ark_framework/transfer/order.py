@@ -34,6 +34,11 @@ class Order:
         """Steps in an epoch."""
         return -(-self.count // self.batch_size)
 
+    @property
+    def least(self) -> int:
+        """Films in a batch, at least."""
+        return self.count // self.steps
+
     def chosen(self, step: int) -> np.ndarray:
         """Return which of the films global ``step``, counted from 0, is about, ``(b,)`` int64."""
         epoch, place = divmod(step, self.steps)

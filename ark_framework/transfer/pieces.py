@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -50,7 +51,7 @@ class Pieces:
     @property
     def ledger(self) -> Ledger:
         """Where finished pieces are."""
-        return Ledger(folder=self.out / "pieces")
+        return Ledger(folder=self.out / "pieces", writes=self.runtime.ranks.first)
 
     def splits(self, corpus: Corpus) -> list[Split]:
         """Return a dataset's own splits, or the folds that the study asks for."""
@@ -74,7 +75,7 @@ class Pieces:
         Raises:
             Interrupted: ``stop`` was set.
         """
-        if self.stop.is_set():
+        if self.runtime.ranks.any([self.stop.is_set()])[0]:
             raise Interrupted(f"stopped; the same command goes on with what is in {self.out}")
         fresh = not self.ledger.path(key, ".json").is_file()
         found = [Outcome.from_json(each) for each in self.ledger.get(key, compute)]
@@ -82,11 +83,19 @@ class Pieces:
             self.say(_line(found))
         return found
 
+    def forget(self, folder: Path) -> None:
+        """Delete a folder of work, once every process has what it led to."""
+        self.runtime.ranks.wait()
+        if self.runtime.ranks.first:
+            shutil.rmtree(folder, ignore_errors=True)
+
     def with_predictions(
         self, found: Outcome, key: Mapping[str, Any], frame: pd.DataFrame
     ) -> Outcome:
         """Write a row per test film, and return the outcome that names the file."""
         found = replace(found, predictions=_file_of(found, self.ledger.path(key).name))
+        if not self.runtime.ranks.first:
+            return found
         path = predictions_of(self.out, found)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, frame.to_csv(index=False))

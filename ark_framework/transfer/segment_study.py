@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -105,7 +104,7 @@ class _Piece:
     def outcomes(self) -> list[Outcome]:
         """Return the one outcome, computed or read."""
         found = self.pieces.kept(self.key, self._compute)
-        shutil.rmtree(self.folder, ignore_errors=True)  # what it led to is kept
+        self.pieces.forget(self.folder)  # what it led to is kept
         return found
 
     def _compute(self) -> list[dict[str, Any]]:
@@ -131,7 +130,7 @@ class _Piece:
             stop=self.pieces.stop,
         )
         found = self._judged(done)
-        if self.config.keep:
+        if self.config.keep and self.pieces.runtime.ranks.first:
             kept = self.pieces.out / "models" / Path(found.predictions).stem
             tensors = safetensors.torch.load_file(self.folder / WEIGHTS)
             segmenter.save(kept, made, tensors)
@@ -159,6 +158,8 @@ class _Piece:
         )
         frame = film_frame(self.corpus.table.frame.iloc[rows], scores, names)
         found = self.pieces.with_predictions(found, self.key, frame)
+        if not self.pieces.runtime.ranks.first:
+            return found
         path = self.pieces.out / "intervals" / found.predictions
         path.parent.mkdir(exist_ok=True)
         write_text(path, table.to_csv(index=False))

@@ -51,8 +51,9 @@ class Segmentation:
             flip=config.flip,
             seed=seed,
             device=runtime.device,
+            ranks=runtime.ranks,
         )
-        self.steps = self.films.order.steps
+        self.steps, self.least = self.films.order.steps, self.films.order.least
         schema = LabelSchema(name="structures", kind="mask", labels=structures.names)
         known = plugins or registry.load(())
         self.entries = known.loss(config.loss, kind="mask").build(schema)
@@ -60,12 +61,16 @@ class Segmentation:
         self.can_validate = bool(self.drawn[split.val].any())
         self.where = f"{corpus.name}, {split.name}"
 
-    def loss(self, step: int) -> Tensor:
-        """Return the mean loss of a step over its films' drawn structures."""
+    def loss(self, step: int) -> Tensor | None:
+        """Return this rank's share of the mean loss of a step over its films' drawn structures."""
         views, masks = self.films.batch(step)
+        if not len(views):
+            return None
         with self.runtime.autocast():
             output = self.network(views)
-        return self._mean(output.float(), masks)
+        entries: Tensor = self.entries(output.float(), masks)
+        films, drawn = self.films.counts(step)
+        return entries.sum() / (max(drawn, 1) if entries.ndim == 2 else films)
 
     def validate(self) -> tuple[float, float | None]:
         """Return the mean loss over drawn structures, and their mean Dice, film by film."""
@@ -102,12 +107,6 @@ class Segmentation:
 
     def _truth(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.structures.of(self.corpus.masks(rows)), self.drawn[rows]
-
-    def _mean(self, output: Tensor, masks: Tensor) -> Tensor:
-        entries: Tensor = self.entries(output, masks)
-        # Counted where it lies: nobody waits for a GPU.
-        count = (~masks[:, :, 0, 0].isnan()).sum().clamp(min=1)
-        return entries.sum() / (count if entries.ndim == 2 else len(entries))
 
 
 def fewer(corpus: Corpus, split: Split, structures: Structures, count: int, *, seed: int) -> Split:

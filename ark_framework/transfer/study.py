@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -61,14 +60,19 @@ class Study:
         """
         config = self.config
         candidates = [_open(name, entry) for name, entry in config.models.items()]
+        runtime = open_runtime(config.runtime)
         datasets = Datasets(
-            config=reading(config), roots=self.roots, progress=self.progress, say=self.say
+            config=reading(config),
+            roots=self.roots,
+            progress=self.progress if runtime.ranks.first else None,
+            say=self.say,
+            ranks=runtime.ranks,
         )
         self.pieces = Pieces(
             config=config,
             out=self.out,
             datasets=datasets,
-            runtime=open_runtime(config.runtime),
+            runtime=runtime,
             say=self.say,
             stop=self.stop,
         )
@@ -167,7 +171,7 @@ class Study:
 
         found = self.pieces.kept(key, compute)
         if not config.keep:  # its predictions are kept, and it is not asked again
-            shutil.rmtree(folder, ignore_errors=True)
+            self.pieces.forget(folder)
         return found
 
     def _external(self, candidate: Candidate, corpus: Corpus) -> list[Outcome]:

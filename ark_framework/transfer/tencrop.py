@@ -43,17 +43,23 @@ def logits(
     batch_size: int,
     runtime: Runtime,
 ) -> Tensor:
-    """Return logits ``(1 or 10, n, C)`` float64 on the CPU, by view; ``model`` is left in eval."""
+    """Return logits ``(1 or 10, n, C)`` float64 on the CPU, by view; ``model`` is left in eval.
+
+    Ranks share the films.
+    """
     model.eval()
+    mine = rows[runtime.ranks.mine(len(rows))]
     found = []
     with torch.no_grad():
-        for start in range(0, len(rows), batch_size):
-            films = torch.from_numpy(corpus.images(rows[start : start + batch_size]))
+        for start in range(0, len(mine), batch_size):
+            films = torch.from_numpy(corpus.images(mine[start : start + batch_size]))
             films = films.to(runtime.device)
             with runtime.autocast():
                 views = views_of(films, size, tencrop=tencrop)
-                found.append(torch.stack([model(view, task).float() for view in views]).cpu())
-    return torch.cat(found, dim=1).double()
+                logits = torch.stack([model(view, task).float() for view in views])
+                found.append(logits.transpose(0, 1).cpu().numpy())
+    whole = runtime.ranks.gather(found)
+    return torch.from_numpy(whole).transpose(0, 1).double()
 
 
 def probabilities(logits: Tensor, kind: Kind) -> np.ndarray:

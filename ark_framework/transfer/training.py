@@ -6,6 +6,7 @@ What is learned is an :class:`Objective`: labels in ``classification``, masks in
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import threading
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from ark_framework.corpus import Corpus
 from ark_framework.errors import Interrupted, RunError
-from ark_framework.model import FilmEncoder
+from ark_framework.model import FilmEncoder, trainable
 from ark_framework.runtime import Runtime, seed_step
 from ark_framework.schedule import LearningRate
 from ark_framework.transfer.layers import layered_optimizer
@@ -73,16 +74,21 @@ class Objective(Protocol):
 
     Attributes:
         steps: In an epoch.
+        least: Films of a step's batch, at least.
         can_validate: Whether there is a film to validate on.
         where: Dataset and split, for people.
     """
 
     steps: int
+    least: int
     can_validate: bool
     where: str
 
-    def loss(self, step: int) -> Tensor:
-        """Return the loss of a step, counted from 0, attached to the graph."""
+    def loss(self, step: int) -> Tensor | None:
+        """Return this rank's share of the loss of a step, counted from 0, attached to the graph.
+
+        ``None`` where it has none of the step's films.
+        """
         ...
 
     def validate(self) -> tuple[float, float | None]:
@@ -138,6 +144,9 @@ class Training:
         if config.freeze == "backbone":
             self.model.backbone.requires_grad_(requires_grad=False)
         self.config, self.seed, self.work, self.say = config, seed, work, say
+        self.ranks = runtime.ranks
+        runtime.share_batch_norm(model, say)
+        self.trained = [each for _, each in trainable(model)]
         self.total = config.steps or config.epochs * objective.steps
         self.rate = _rate(config, self.total)
         self.optimizer = layered_optimizer(self.model, config.optim, config.layer_decay)
@@ -156,7 +165,7 @@ class Training:
         while not self._ended():
             self._step()
             whole = self.step % self.objective.steps == 0 or self.step == self.total
-            asked = stop.is_set()
+            asked = self.ranks.any([stop.is_set()])[0]
             if whole or asked:
                 self._must_be_finite()
             if whole and self.validates:
@@ -165,6 +174,7 @@ class Training:
             if stopping or (whole and self._due()):
                 self._save()
             if stopping:
+                self.ranks.wait()  # whoever ends first would end the one that saves
                 raise Interrupted(
                     f"{self.work.path}: stopped at step {self.step} of {self.total}; "
                     "the same command goes on from there"
@@ -186,10 +196,14 @@ class Training:
         self.model.train()
         if self.config.freeze == "backbone":
             self.model.backbone.eval()
-        seed_step(self.seed, self.step)
-        loss = self.objective.loss(self.step)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._move(loss.detach())
+        seed_step(self.seed, self.step, self.ranks.rank)
+        value = torch.zeros((), device=self.bad.device)
+        if (loss := self.objective.loss(self.step)) is not None:
+            loss.backward()  # type: ignore[no-untyped-call]
+            value += loss.detach()
+        scarce = self.objective.least < self.ranks.world
+        self.ranks.add_gradients(self.trained, value, scarce=scarce)
+        self._move(value)
         self.step += 1
 
     def _move(self, loss: Tensor) -> None:
@@ -223,7 +237,8 @@ class Training:
         return False
 
     def _validate(self) -> None:
-        loss, score = self.objective.validate()
+        # What chooses is the first rank's, so that all choose alike.
+        loss, score = json.loads(self.ranks.tell(json.dumps(self.objective.validate())))
         epoch = len(self.curve) + 1
         if not math.isfinite(loss):
             raise RunError(
@@ -239,6 +254,8 @@ class Training:
         return not self._ended() and (perf_counter() - self.saved) * SAVING >= self.saving
 
     def _save(self) -> None:
+        if not self.ranks.first:
+            return
         began = self._tick()
         self.work.save(
             {
@@ -279,7 +296,9 @@ class Training:
             "steps": self.step,
             "seconds": self.seconds,
         }
-        self.work.finish(values, predicted, self.model.state_dict() if self.config.keep else None)
+        if self.ranks.first:
+            weights = self.model.state_dict() if self.config.keep else None
+            self.work.finish(values, predicted, weights)
         return values, predicted
 
     def _tick(self) -> float:
