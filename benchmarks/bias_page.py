@@ -86,7 +86,7 @@ def _chance(audits: int) -> tuple[float, float]:
 
 
 def _silent(count: int, audits: int) -> str:
-    return "holds" if count <= _chance(audits)[1] else "does not hold; other labels, below"
+    return _holds(count <= _chance(audits)[1])
 
 
 def lines(result: Mapping[str, Any]) -> str:
@@ -165,6 +165,12 @@ def tables(result: Mapping[str, Any]) -> str:
         f"| {PREVALENCE} | {FINDING[PREVALENCE]} alarms | {share(on_it, len(these))} "
         f"| as by chance: {_silent(on_it, len(these))} |"
     )
+    clear = result["without"]
+    rows.append(
+        f"| {PREVALENCE}, films without {FINDING[PREVALENCE]} only, the other 5 labels | any alarm "
+        f"| {share(alarms(clear), len(clear))}; {by_chance(len(clear))} "
+        f"| as by chance: {_silent(alarms(clear), len(clear))} |"
+    )
     head = "Intervals are Clopper and Pearson's."
     return "\n\n".join(["## What came out", "\n".join(rows), head, _gaps(audits)])
 
@@ -238,6 +244,10 @@ def _elsewhere(result: Mapping[str, Any]) -> str:
             "as well. The mean gap over all audits, with its 95 % t interval, says whether such "
             "alarms are of a difference that is there. An audit says where rates differ, not why.",
             "\n".join(rows),
+            f"Prevalence does this too: {FINDING[PREVALENCE]}, three times as frequent in women, is "
+            "then also more frequent among the films that are negative for another label, and "
+            "some probes call it. That changes the mix of films and not how any of them is read: "
+            "the films without it, audited by themselves, are the last row of the first table.",
         ]
     )
 
@@ -248,4 +258,4 @@ CLOSING = """\
 One drawn world, one small network, two ways to be biased, and gaps of one size. Real films show the
 sex: there a classifier can learn that a finding is more frequent in women, and then it misses it
 less often in women and calls it more often in women without it. That is a difference in its rates,
-and an alarm; prevalence is silent here because the films say nothing else."""
+and an alarm. Here films say nothing of the sex, so a label's own prevalence leaves its rates alone."""

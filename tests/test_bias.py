@@ -103,6 +103,16 @@ def test_one_audit(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert audit["alarms"] == []
 
 
+def test_films_without_a_finding() -> None:
+    """Nobody with the finding is left, everybody else is, and the finding is not judged."""
+    films, name = {"train": 15, "val": 150, "test": 300}, FINDING[PREVALENCE]
+    made = bias.predictions(PREVALENCE, -1, pixels, films=films)
+    clear = bias.without(made, name)
+    assert len(clear.frame) == (made.frame[name] == 0).sum() < len(made.frame)
+    assert not clear.frame[name].any()
+    assert set(clear.labels) == set(made.labels) - {name}
+
+
 def test_sexes_are_dealt_by_patient() -> None:
     """A patient has one sex, each split as many women as before, and nothing else changes."""
     films = {"train": 15, "val": 150, "test": 300}
@@ -140,6 +150,7 @@ def test_the_page_is_the_results() -> None:
     assert json.loads(json.dumps(bias.settings())).items() <= result.items()
     assert bias.PAGE.read_text("utf-8") == bias_page.page(result)
     assert len(result["dealt"]) == bias.DEALINGS * result["seeds"]
+    assert len(result["without"]) == result["seeds"]
     assert {kind: len(each) for kind, each in result["audits"].items()} == dict.fromkeys(
         KINDS, bias.SEEDS
     )
