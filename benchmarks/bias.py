@@ -292,7 +292,8 @@ def summary(
             kind: [bias_page.kept(each["audits"][kind], kind) for each in found] for kind in KINDS
         },
         "mean gaps": {
-            kind: bias_page.mean_gaps([each["audits"][kind] for each in found]) for kind in KINDS
+            **{kind: bias_page.mean_gaps([e["audits"][kind] for e in found]) for kind in KINDS},
+            "without": bias_page.mean_gaps([each["audit"] for each in clear]),
         },
         "without": [bias_page.kept(each["audit"], NOTHING) for each in clear],
         "dealt": [bias_page.kept(each, NOTHING) for seed in found for each in seed["dealt"]],

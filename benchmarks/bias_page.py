@@ -244,11 +244,25 @@ def _elsewhere(result: Mapping[str, Any]) -> str:
             "as well. The mean gap over all audits, with its 95 % t interval, says whether such "
             "alarms are of a difference that is there. An audit says where rates differ, not why.",
             "\n".join(rows),
-            f"Prevalence does this too: {FINDING[PREVALENCE]}, three times as frequent in women, is "
-            "then also more frequent among the films that are negative for another label, and "
-            "some probes call it. That changes the mix of films and not how any of them is read: "
-            "the films without it, audited by themselves, are the last row of the first table.",
+            _mix(result["mean gaps"]),
         ]
+    )
+
+
+def _mix(means: Mapping[str, Mapping[str, Any]]) -> str:
+    """Say what a difference in prevalence does to other labels' negative films."""
+    name = FINDING[PREVALENCE]
+    every, clear = (
+        max(abs(gaps["fpr"][0]) for label, gaps in means[which].items() if label != name)
+        for which in (PREVALENCE, "without")
+    )
+    return (
+        f"A difference in prevalence does this too: {name}, three times as frequent in women, is "
+        "more frequent among the negative films of every other label, and a probe that calls it "
+        "has more false positives in women. It is the mix of films that differs: the largest mean "
+        f"gap in FPR of another label is {every:.3f} on all films and {clear:.3f} on those without "
+        f"{name}, whose audits are the last row of the first table (with fewer films, so with less "
+        "power as well). Whoever sees such an alarm does well to look at the mix first."
     )
 
 
@@ -258,4 +272,5 @@ CLOSING = """\
 One drawn world, one small network, two ways to be biased, and gaps of one size. Real films show the
 sex: there a classifier can learn that a finding is more frequent in women, and then it misses it
 less often in women and calls it more often in women without it. That is a difference in its rates,
-and an alarm. Here films say nothing of the sex, so a label's own prevalence leaves its rates alone."""
+and an alarm. Here films say nothing of the sex, so a label's prevalence leaves its own rates
+alone."""
