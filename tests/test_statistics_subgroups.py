@@ -189,7 +189,8 @@ def test_all_missed_and_none() -> None:
     gap = found.gaps[0]["fnr"]
     assert gap.value == 1
     assert gap.p == pytest.approx(2 * stats.t.sf(1 / error, 11))
-    assert gap.high - gap.low == pytest.approx(2 * stats.t.ppf(0.975, 11) * error)
+    assert gap.low == pytest.approx(1 - stats.t.ppf(0.975, 11) * error)
+    assert gap.high == 1  # no difference of rates goes further
     assert found.gaps[0]["fpr"].p == 1  # nobody is called falsely in either
     assert found.groups[0].measures["ppv"].reason == (
         "not scored: 0 patients with called films, at least 10 are needed"
@@ -296,3 +297,23 @@ def test_few_patients_with_most_films_do_not_alarm() -> None:
         gap = subgroups(films, [(0, 1)], replicates=100).gaps[0]["fpr"]
         low += gap.p < 0.05
     assert low <= 8
+
+
+def test_one_patient_with_most_films_claims_nothing() -> None:
+    """A value without an interval and no gap, with the reason; intervals stay within -1 and 1."""
+    rng = np.random.default_rng(5)
+    patient = np.repeat(np.arange(24), [80, *([4] * 23)])
+    members = np.stack([patient < 12, patient >= 12], axis=1)
+    films = GroupedFilms(
+        scores=rng.random(len(patient)),
+        called=rng.random(len(patient)) < 0.4,
+        targets=np.zeros(len(patient)),
+        patient=patient,
+        members=members,
+    )
+    found = subgroups(films, [(0, 1)], replicates=100)
+    one = found.groups[0].measures["fpr"]
+    assert np.isfinite(one.value)
+    assert "most of the films are of one patient" in one.reason
+    assert "most of the films are of one patient" in found.gaps[0]["fpr"].reason
+    assert np.isfinite(found.groups[1].measures["fpr"].low)

@@ -23,6 +23,7 @@ from ark_framework.statistics.grouped import (
 from ark_framework.statistics.results import FEW, Difference, Interval, extreme
 
 TESTED = ("auroc", "fnr", "fpr")  # whose gaps a difference in prevalence alone does not make
+EFFECTIVE = 2.0  # patients of equal weight, below which there is no variance to speak of
 NOISE = math.sqrt(2) - 1  # a calibrated group's ECE is all noise; replicates' excess is this of it
 
 
@@ -76,7 +77,8 @@ def subgroups(
       an area's is raised by :func:`_stretch`.
     - Only gaps of ``TESTED`` have a p: PPV and calibration move with prevalence, and ECE is the
       more raised by noise the smaller the group.
-    - An area of 0 or 1 has no interval, and no gap.
+    - An area of 0 or 1 has no interval, and no gap; nor has what rests on fewer than two effective
+      patients.
 
     Raises:
         ConfigError: ``least`` below 2.
@@ -130,11 +132,14 @@ class _Reader:
             least = _added(*self.sums.rate(measure, [first, second]))
         elif measure == "auroc":
             reason = extreme(*(each.value for each in ends)) or reason
+        reason = reason or _alone(number)
         low, high, p = (math.nan,) * 3 if reason else number.student(self.level, least=least)
         if not reason and math.isnan(p):
             reason = "not estimable: the difference has no variance"
         if measure == "ece":
             low, high = low - _noise(ends[0]), high + _noise(ends[1])
+        if measure != "bias":  # differences of shares and areas go no further
+            low, high = max(low, -1.0), min(high, 1.0)
         p = p if measure in TESTED else math.nan
         return Difference(value=number.value, low=low, high=high, p=p, reason=reason)
 
@@ -142,6 +147,8 @@ class _Reader:
         if reason := self._unscored(k, measure):
             return told(value=math.nan, reason=reason)
         number = self._number(k, measure)
+        if reason := _alone(number):
+            return told(value=number.value, reason=reason)
         if measure in RATES and number.value in (0.0, 1.0):
             low, high = _clopper_pearson(number.value, number.patients, self.level)
             return told(value=number.value, low=low, high=high)
@@ -188,6 +195,13 @@ class _Reader:
             asked=len(apart),
             patients=float(patients.min()),
         )
+
+
+def _alone(number: Estimate) -> str:
+    """Return why nothing is claimed where one patient has most of the films, or nothing."""
+    if number.patients >= EFFECTIVE:
+        return ""
+    return "not estimable: most of the films are of one patient"
 
 
 def _column(k: int, measure: str) -> int:
