@@ -140,13 +140,15 @@ def with_validation(
     train = table.rows("train")
     if len(table.rows("val")) or not len(train) or fraction <= 0:
         return table, 0
-    groups = table.groups()
-    patients = np.unique(groups[train])
+    groups = table.groups()[train]
+    patients = np.flatnonzero(np.bincount(groups))  # numbers are lookups; hashes miss the cache
     count = min(max(1, round(fraction * len(patients))), len(patients) - 1)
     if count < 1:
         return table, 0
     chosen = np.random.default_rng(seed).permutation(patients)[:count]
-    moved = train[np.isin(groups[train], chosen)]
+    held = np.zeros(int(groups.max()) + 1, dtype=bool)
+    held[chosen] = True
+    moved = train[held[groups]]
     frame = table.frame.copy()
     frame.loc[moved, "split"] = "val"
     return AnnotationTable(dataset=table.dataset, schema=table.schema, frame=frame), len(moved)

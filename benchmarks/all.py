@@ -44,7 +44,7 @@ def on_cpu(films: Path) -> list[list[str]]:
         ["startup.py", "--turns", "5"],
         ["pack.py", "--films", str(films), "--turns", "5"],
         ["pipeline.py", "--films", str(films), "--turns", "7"],
-        ["step.py", "--threads", "1"],
+        ["step.py", "--threads", "1", "--turns", "20"],
         ["step.py", "--precision", "bf16", "--threads", "1", "--name", "step-bf16"],
         ["scale.py", "--rows", "100000", "1000000", "10000000"],
     ]

@@ -69,6 +69,16 @@ def in_turns(works: Mapping[str, Callable[[], object]], turns: int) -> dict[str,
     return found
 
 
+def spread(one: Seconds, other: Seconds, clock: str) -> list[float]:
+    """Return the second least and second largest ratio of one's seconds over the other's.
+
+    Of ten turns the median of all turns lies between them with 98 %, of more turns with more.
+    """
+    pairs = zip(vars(one)[clock], vars(other)[clock], strict=True)
+    inner = sorted(a / b for a, b in pairs)[1:-1]
+    return [rounded(each, 4) for each in (inner[0], inner[-1])] if inner else []
+
+
 def ratio(one: Seconds, other: Seconds, *, scale: float = 1.0) -> dict[str, float]:
     """Return the median over turns of one's seconds over the other's, by both clocks."""
     return {

@@ -25,7 +25,7 @@ from typing import Any
 
 import baseline
 import torch
-from measuring import Seconds, in_turns, parser, ratio, report, rounded
+from measuring import Seconds, in_turns, parser, ratio, report, rounded, spread
 from timm.utils.model_ema import ModelEmaV3
 from torch.autograd.profiler_util import DeviceType  # type: ignore[attr-defined]
 
@@ -81,6 +81,8 @@ class Rig:
     prepared: Prepared
     runtime: Runtime
     steps: int
+    waited: float = 0.0  # by the engine, of these seconds
+    seconds: float = 0.0
     kernels: list[dict[str, Any]] | None = None
 
     def state(self) -> State:
@@ -185,7 +187,7 @@ class Watcher:
     """What a run does around its steps: flush into its files."""
 
     def __init__(self, rig: Rig, folder: Path) -> None:
-        self.batches, self.clock = rig.batches(), perf_counter()
+        self._rig, self.batches, self.clock = rig, rig.batches(), perf_counter()
         self._every = rig.prepared.config.log.every
         self._gauge = Gauge(runtime=rig.runtime)
         self._lines = observers.JsonLines(folder / "metrics.jsonl")
@@ -205,6 +207,8 @@ class Watcher:
         if records := drain(state):
             now = perf_counter()
             event = self._gauge.flushed(records, now - self.clock, self.batches.waited())
+            self._rig.waited += event.wait_seconds
+            self._rig.seconds += event.seconds
             self._lines.ark_steps_flushed(event)
             self._log.ark_steps_flushed(event)
             self.clock = now
@@ -280,26 +284,33 @@ def summary(given: argparse.Namespace, rig: Rig, found: dict[str, Seconds]) -> d
         "matmul TFLOP/s": rounded((gauge.rate or 0.0) / 1e12),
         "share of matmul rate": rounded(gauge.share(rates["engine"]["clock"]) or 0.0),
         "memory GB": rounded((device_memory(rig.runtime.device) or memory()) / 1e9),
-        "engine's seconds over": {
-            name: ratio(found["engine"], each) for name, each in found.items() if name != "engine"
-        },
+        "data wait": rounded(rig.waited / max(rig.seconds, 1e-9)),
+        **goals(given, rig, found),
     }
-    # A GPU works while the processor waits; on a CPU it is the steadier clock.
-    clock = "clock" if rig.runtime.device.type == "cuda" else "processor"
-    over = {name: each[clock] for name, each in result["engine's seconds over"].items()}
+    if rig.kernels:
+        result["costliest"] = rig.kernels
+    return result
+
+
+def goals(given: argparse.Namespace, rig: Rig, found: dict[str, Seconds]) -> dict[str, Any]:
+    """Compare the engine to the loops, turn by turn."""
+    cuda, bf16 = rig.runtime.device.type == "cuda", given.precision == "bf16"
+    clock = "clock" if cuda else "processor"  # a GPU works while the processor waits
+    over = {
+        name: {**ratio(found["engine"], each), "between": spread(found["engine"], each, clock)}
+        for name, each in found.items()
+        if name != "engine"
+    }
+    result: dict[str, Any] = {"engine's seconds over": over}
     if "lean" in over:
-        result["at most 3 % slower than the lean loop"] = over["lean"] <= 1.03
+        result["at most 3 % slower than the lean loop"] = over["lean"][clock] <= 1.03
     if "script" in over:
-        least = (
-            1.0 if given.precision == "fp32" else 5.0 if rig.runtime.device.type == "cuda" else 1.8
-        )
-        result[f"at least {least} times the script"] = 1 / over["script"] >= least
-    if given.precision == "bf16" and rig.runtime.device.type == "cpu":
+        least = 1.0 if not bf16 else 5.0 if cuda else 1.8
+        result[f"at least {least} times the script"] = 1 / over["script"][clock] >= least
+    if bf16 and not cuda:
         # Without the instructions it is emulated, and the goal does not hold.
         able = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         result["the CPU has bf16"] = able
-    if rig.kernels:
-        result["costliest"] = rig.kernels
     return result
 
 
