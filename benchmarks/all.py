@@ -15,6 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from measuring import cpu_has_bf16
+
 HERE = Path(__file__).parent
 BACKBONES = {
     "swin-b": "swin_base_patch4_window7_224",
@@ -40,12 +42,13 @@ def main() -> None:
 
 def on_cpu(films: Path) -> list[list[str]]:
     """Return the commands, with short settings."""
+    half = ["step.py", "--precision", "bf16", "--threads", "1", "--name", "step-bf16"]
     return [
         ["startup.py", "--turns", "5"],
         ["pack.py", "--films", str(films), "--turns", "5"],
         ["pipeline.py", "--films", str(films), "--turns", "7"],
         ["step.py", "--threads", "1", "--turns", "20"],
-        ["step.py", "--precision", "bf16", "--threads", "1", "--name", "step-bf16"],
+        *([half] if cpu_has_bf16() else []),
         ["scale.py", "--rows", "100000", "1000000", "10000000"],
     ]
 

@@ -25,7 +25,7 @@ from typing import Any
 
 import baseline
 import torch
-from measuring import Seconds, in_turns, parser, ratio, report, rounded, spread
+from measuring import Seconds, cpu_has_bf16, in_turns, parser, ratio, report, rounded, spread
 from timm.utils.model_ema import ModelEmaV3
 from torch.autograd.profiler_util import DeviceType  # type: ignore[attr-defined]
 
@@ -296,7 +296,7 @@ def goals(given: argparse.Namespace, rig: Rig, found: dict[str, Seconds]) -> dic
     """Compare the engine to the loops, turn by turn."""
     cuda, bf16 = rig.runtime.device.type == "cuda", given.precision == "bf16"
     clock = "clock" if cuda else "processor"  # a GPU works while the processor waits
-    over = {
+    over: dict[str, dict[str, Any]] = {
         name: {**ratio(found["engine"], each), "between": spread(found["engine"], each, clock)}
         for name, each in found.items()
         if name != "engine"
@@ -308,9 +308,7 @@ def goals(given: argparse.Namespace, rig: Rig, found: dict[str, Seconds]) -> dic
         least = 1.0 if not bf16 else 5.0 if cuda else 1.8
         result[f"at least {least} times the script"] = 1 / over["script"][clock] >= least
     if bf16 and not cuda:
-        # Without the instructions it is emulated, and the goal does not hold.
-        able = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        result["the CPU has bf16"] = able
+        result["the CPU has bf16"] = cpu_has_bf16()  # else the goal does not hold
     return result
 
 
