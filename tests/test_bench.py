@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 from ark_framework import speed
-from ark_framework.cli.bench import Watch, bench
+from ark_framework.cli import ark
+from ark_framework.cli.bench import Watch
 from ark_framework.config import ModelConfig, RuntimeConfig
 from ark_framework.errors import DataError
 from ark_framework.launch import train
@@ -37,7 +38,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def table(*words: str) -> dict[str, dict[str, Any]]:
-    done = CliRunner().invoke(bench, [*SMALL, *words, "--json"], catch_exceptions=False)
+    done = CliRunner().invoke(ark, ["bench", *SMALL, *words, "--json"], catch_exceptions=False)
     assert done.exit_code == 0
     return {line["name"]: line for line in json.loads(done.output)}
 
@@ -73,7 +74,7 @@ def test_no_films(tmp_path: Path, content: bytes | None, told: str) -> None:
     if content:
         (tmp_path / "broken.png").write_bytes(content)
     with pytest.raises(DataError, match=told):
-        CliRunner().invoke(bench, [*SMALL, "--films", str(tmp_path)], catch_exceptions=False)
+        CliRunner().invoke(ark, ["bench", *SMALL, "--films", str(tmp_path)], catch_exceptions=False)
 
 
 def test_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
+from ark_framework.cli import ark
 from ark_framework.cli.data import pack
 from ark_framework.cli.train import train
 
@@ -53,7 +54,9 @@ def calls(script: str, folder: Path, **environment: str) -> list[list[str]]:
 
 def understood(command: click.Command, words: list[str]) -> dict[str, object]:
     """Parse a command line as ``ark`` does; an unknown option is an error."""
-    return command.make_context(command.name, list(words)).params
+    # Below the group, whose -h every command has: click remembers the first help that it sees.
+    parent = click.Context(ark, info_name="ark", **ark.context_settings)
+    return command.make_context(command.name, list(words), parent=parent).params
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
