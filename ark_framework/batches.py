@@ -106,12 +106,13 @@ class StoreBatches:
     def _source(self) -> Films:
         """Choose where films come from; their bytes are the same."""
         device, wanted = self._runtime.device, self._config.store.resident
-        rows: dict[str, np.ndarray] = {}
-        for task in self._plan.tasks:
-            before = rows.get(task.dataset, np.empty(0, dtype=np.int64))
-            rows[task.dataset] = np.union1d(before, self._rows[task.name])
-        if wanted or (wanted is None and fit(self._corpora, rows, device)):
-            return Resident(self._corpora, rows, device)
+        if wanted or (wanted is None and device.type == "cuda"):
+            rows: dict[str, np.ndarray] = {}
+            for task in self._plan.tasks:
+                before = rows.get(task.dataset, np.empty(0, dtype=np.int64))
+                rows[task.dataset] = np.union1d(before, self._rows[task.name])
+            if wanted or fit(self._corpora, rows, device):
+                return Resident(self._corpora, rows, device)
         # Views on a CPU are made before the next batch is read.
         return Mapped(self._corpora, device, reuse=device.type == "cpu" and not self._depth)
 

@@ -15,7 +15,7 @@ from ark_framework.errors import ConfigError
 from ark_framework.leaks import LeakRecord
 from ark_framework.plan import RESIDUAL_WARNING
 from ark_framework.preparation import Prepared, exposure_of, prepare
-from ark_framework.ranks import open_ranks
+from ark_framework.ranks import Ranks, open_ranks
 from ark_framework.run import RunFolder, create, default_name, refuse_used, reopen
 from ark_framework.runtime import open_runtime
 from ark_framework.session import RunResult, Session
@@ -74,23 +74,32 @@ def train(
             say=say,
             begun=begun,
         )
-    plan = prepared.plan.to_json()
+    start = Path(init_from) if init_from else None
     if resume:
         # As JSON keeps it: a tuple is a list there.
-        _same(folder.read("plan.json"), json.loads(json.dumps(plan)), folder.path)
+        plan = json.loads(json.dumps(prepared.plan.to_json()))
+        _same(folder.read("plan.json"), plan, folder.path)
     else:
-        ranks.wait()  # no folder is made for a run that a rank cannot take part in
-        folder = RunFolder(path=Path(ranks.tell(str(out or Path("runs") / default_name()))))
-        with ranks.first_alone():
-            if ranks.first:
-                folder = create(folder.path, config, about=_about(prepared))
-                _remember(folder, prepared, init_from=Path(init_from) if init_from else None)
-                folder.write("plan.json", plan)
+        folder = _begun(prepared, ranks, out, init_from=start)
         if prepared.plan.residual > RESIDUAL_WARNING:
             say(prepared.plan.remains())
     return Session(prepared, folder, say=say, runtime=runtime).run(
-        resume=resume, init_from=Path(init_from) if init_from else None, watching=watching
+        resume=resume, init_from=start, watching=watching
     )
+
+
+def _begun(
+    prepared: Prepared, ranks: Ranks, out: Path | str | None, *, init_from: Path | None
+) -> RunFolder:
+    """Make the folder of a new run, the same for all ranks, with all that the run will obey."""
+    ranks.wait()  # no folder is made for a run that a rank cannot take part in
+    folder = RunFolder(path=Path(ranks.tell(str(out or Path("runs") / default_name()))))
+    with ranks.first_alone():
+        if ranks.first:
+            create(folder.path, prepared.config, about=_about(prepared))
+            _remember(folder, prepared, init_from=init_from)
+            folder.write("plan.json", prepared.plan.to_json())
+    return folder
 
 
 def _remember(folder: RunFolder, prepared: Prepared, *, init_from: Path | None) -> None:

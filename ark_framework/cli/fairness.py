@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ark_framework.cli.console import console as open_console
 from ark_framework.cli.settings import reading, roots
 from ark_framework.cli.studying import given, layers
+from ark_framework.cli.torchrun import divided
 from ark_framework.cli.torchrun import gpus as several
-from ark_framework.cli.torchrun import inside, one_voice, relaunch
 from ark_framework.cli.words import WordsCommand
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @click.command("fairness", cls=WordsCommand)
@@ -103,7 +105,6 @@ def fairness(
     """
     from ark_framework.cli.auditing import finish, plain, run
     from ark_framework.fairness.settings import FairnessConfig
-    from ark_framework.ranks import open_ranks
     from ark_framework.transfer.settings import checked
 
     told = given(answers=answers, head=head, by=list(by) or None, least=least)
@@ -112,14 +113,13 @@ def fairness(
     told["exclusive"] = given(folds=folds, files=files, shares=list(shares) or None)
     file, flags, *assigned = layers(models, **options)
     config = checked(FairnessConfig, file, flags, told, *assigned, where="fairness")
-    if gpus is not None and not inside():
-        return relaunch(gpus, device=config.runtime.device)
-    with one_voice():
-        first = open_ranks().first
-        console = open_console(stderr=as_json, quiet=not first)
+
+    def work(console: Console) -> None:
         found = run(console, config, out=out, roots=roots(data))
-        if first:
-            finish(console, found, out)
-            if as_json:
-                click.echo(json.dumps(plain(found), indent=1))
-    return 0
+        if console.quiet:
+            return
+        finish(console, found, out)
+        if as_json:
+            click.echo(json.dumps(plain(found), indent=1))
+
+    return divided(work, processes=gpus, device=config.runtime.device, as_json=as_json)

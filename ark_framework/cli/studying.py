@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ark_framework import config as configuration
-from ark_framework.cli.console import console as open_console
 from ark_framework.cli.settings import reading, roots
-from ark_framework.cli.torchrun import gpus, inside, one_voice, relaunch
+from ark_framework.cli.torchrun import divided, gpus
 from ark_framework.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -126,17 +125,14 @@ def study(
 ) -> int:
     """Run a study, in as many processes as asked, and compare; return the exit code."""
     from ark_framework.cli.comparison import finish
-    from ark_framework.ranks import open_ranks
 
-    if processes is not None and not inside():
-        return relaunch(processes, device=config.runtime.device)
-    with one_voice():
-        first = open_ranks().first
-        console = open_console(stderr=as_json, quiet=not first)
+    def work(console: Console) -> None:
         outcomes = run(console, config, out=out, roots=roots(data))
-        if first:
+        if not console.quiet:
             finish(console, outcomes, config, out, as_json=as_json)
-    return 0
+
+    device = config.runtime.device
+    return divided(work, processes=processes, device=device, as_json=as_json)
 
 
 def _named(

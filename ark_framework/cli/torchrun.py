@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ark_framework.cli.console import console as open_console
 from ark_framework.errors import ArkError, Interrupted, MachineError
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -110,6 +112,26 @@ def _ended(error: ChildFailedError) -> int:
 def _saved(logs: Path) -> bool:
     """Whether the ranks stopped with a checkpoint, and said so."""
     return any(Interrupted.__name__ in file.read_text("utf-8") for file in logs.rglob("error.json"))
+
+
+def divided(
+    work: Callable[[Console], None], *, processes: int | None, device: str | None, as_json: bool
+) -> int:
+    """Do work in as many processes as asked; return the exit code.
+
+    Args:
+        work: Given a console, which is quiet in all processes but the first.
+        processes: How many; this one alone when ``None``.
+        device: Of the configuration.
+        as_json: Whether standard output is for JSON.
+    """
+    from ark_framework.ranks import open_ranks
+
+    if processes is not None and not inside():
+        return relaunch(processes, device=device)
+    with one_voice():
+        work(open_console(stderr=as_json, quiet=not open_ranks().first))
+    return 0
 
 
 def inside() -> bool:
