@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ark_framework import exposure
 from ark_framework.config import RunConfig
 from ark_framework.corpus import Corpus, Progress, options_of
 from ark_framework.errors import ConfigError
+from ark_framework.exposure import Exposure
 from ark_framework.leaks import LeakRecord
 from ark_framework.plan import RESIDUAL_WARNING
 from ark_framework.preparation import Prepared, exposure_of, prepare
@@ -74,18 +76,24 @@ def train(
             say=say,
             begun=begun,
         )
-    start = Path(init_from) if init_from else None
     if resume:
+        told = folder.read("run.json").get("init_from")
+        start = Path(told) if told else None
         # As JSON keeps it: a tuple is a list there.
         plan = json.loads(json.dumps(prepared.plan.to_json()))
         _same(folder.read("plan.json"), plan, folder.path)
     else:
+        start = Path(init_from).absolute() if init_from else None
         folder = _begun(prepared, ranks, out, init_from=start)
         if prepared.plan.residual > RESIDUAL_WARNING:
             say(prepared.plan.remains())
-    return Session(prepared, folder, say=say, runtime=runtime).run(
-        resume=resume, init_from=start, watching=watching
-    )
+    return Session(
+        prepared,
+        folder,
+        say=say,
+        runtime=runtime,
+        remember=partial(_remember, folder, prepared, earlier=_earlier(start, config)),
+    ).run(resume=resume, init_from=start, watching=watching)
 
 
 def _begun(
@@ -96,22 +104,28 @@ def _begun(
     folder = RunFolder(path=Path(ranks.tell(str(out or Path("runs") / default_name()))))
     with ranks.first_alone():
         if ranks.first:
-            create(folder.path, prepared.config, about=_about(prepared))
-            _remember(folder, prepared, init_from=init_from)
+            start = str(init_from) if init_from else None
+            create(folder.path, prepared.config, about={"init_from": start, **_about(prepared)})
+            folder.write("leaks.json", prepared.leaks.to_json())
             folder.write("plan.json", prepared.plan.to_json())
     return folder
 
 
-def _remember(folder: RunFolder, prepared: Prepared, *, init_from: Path | None) -> None:
-    """Write what is trained on and what was left out, before the first step."""
-    trained = exposure_of(prepared)
+def _earlier(init_from: Path | None, config: RunConfig) -> Exposure | None:
+    """Return what the weights that a run starts from were trained on; ``None`` for new ones."""
     if init_from is not None:
-        run = init_from if init_from.is_dir() else init_from.absolute().parent.parent
-        trained = trained.with_earlier(exposure.load(run))
-    elif prepared.config.model.init not in ("random", "pretrained"):
-        trained = trained.with_earlier(exposure.Exposure())  # weights from a file: not known
-    trained.save(folder.path / exposure.FILE)
-    folder.write("leaks.json", prepared.leaks.to_json())
+        return exposure.load(init_from if init_from.is_dir() else init_from.parent.parent)
+    if config.model.init not in ("random", "pretrained"):
+        return Exposure()  # weights from a file: not known
+    return None
+
+
+def _remember(folder: RunFolder, prepared: Prepared, *, earlier: Exposure | None) -> None:
+    """Write what is trained on, unless it is written already."""
+    file = folder.path / exposure.FILE
+    if not file.exists():
+        trained = exposure_of(prepared)
+        (trained if earlier is None else trained.with_earlier(earlier)).save(file)
 
 
 def _parsed(config: RunConfig | Mapping[str, Any]) -> RunConfig:

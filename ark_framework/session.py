@@ -49,12 +49,17 @@ class RunResult:
 
 @dataclass
 class Session:
-    """One run from its first (or resumed) step to its end; the loop's watcher."""
+    """One run from its first (or resumed) step to its end; the loop's watcher.
+
+    Attributes:
+        remember: Writes what is trained on; no checkpoint is written before it.
+    """
 
     prepared: Prepared
     folder: RunFolder
     say: Callable[[str], None]
     runtime: Runtime
+    remember: Callable[[], None]
     best: dict[str, dict[str, float]] = field(default_factory=dict)
     best_mean: float = -1.0
     stop: threading.Event = field(default_factory=threading.Event)
@@ -71,7 +76,8 @@ class Session:
             runtime=self.runtime,
         )
         try:
-            state = self._start(init_from)
+            saved = resume and self.folder.last.is_file()
+            state = self._start(None if saved else init_from)
             offset = self._resume(state) if resume else 0
             with ExitStack() as files:
                 self._observe(state, offset, watching, files)
@@ -296,6 +302,7 @@ class Session:
     def _save(self, state: State, path: Path | None = None) -> None:
         if not self.ranks.first:
             return
+        self.remember()
         checkpoint.save(
             path or self.folder.last,
             state,

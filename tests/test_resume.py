@@ -17,7 +17,7 @@ import pytest
 import torch
 import yaml
 
-from ark_framework import cli
+from ark_framework import checkpoint, cli, exposure
 from ark_framework.errors import ConfigError, Interrupted, RunError
 from ark_framework.events import RunStarted, StepsFlushed
 from ark_framework.hooks import hookimpl
@@ -210,3 +210,42 @@ def test_a_loss_that_is_not_finite_stops_the_run(small: Small, tmp_path: Path) -
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
     content = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)
     assert all(value.isfinite().all() for value in content["student"].values())
+
+
+class _Halt(BaseException):
+    """The process ends here, as far as the run can tell."""
+
+
+def test_no_checkpoint_without_what_it_was_trained_on(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that ends while its first checkpoint is written has its record; none before."""
+    run = tmp_path / "run"
+
+    def ends(*_: object) -> None:
+        assert (run / exposure.FILE).is_file()
+        raise _Halt
+
+    monkeypatch.setattr(checkpoint, "save", ends)
+    with pytest.raises(_Halt):
+        train(small(checkpoint={"every": 3}), out=run)
+
+
+def test_first_weights_are_remembered_until_there_is_a_checkpoint(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run from other weights that ends before its first checkpoint begins from them again."""
+    train(small(cycles=1, seed=5), out=tmp_path / "old")
+    train(small(cycles=1), out=tmp_path / "whole", init_from=tmp_path / "old")
+
+    def ends(*_: object) -> None:
+        raise _Halt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", ends)
+        with pytest.raises(_Halt):
+            train(small(cycles=1), out=tmp_path / "broken", init_from=tmp_path / "old")
+    train(out=tmp_path / "broken", resume=True)
+    assert state(tmp_path / "broken") == state(tmp_path / "whole")
+    kept = exposure.load(tmp_path / "broken")
+    assert len(kept.parts) == 2 * len(exposure.load(tmp_path / "old").parts)
