@@ -4,13 +4,17 @@ BIN := .venv/bin
 PACKAGES := $(wildcard plugins/*/pyproject.toml examples/*/pyproject.toml)
 PLUGINS := $(patsubst %/pyproject.toml,%,$(PACKAGES))
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench reliability clean
 
 demo: .venv/ready
 	$(BIN)/ark demo
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile -p no:cacheprovider tests plugins examples
+
+# All that can go wrong, on purpose: some minutes more than what make test runs of it.
+reliability: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist load -p no:cacheprovider -m "long or not long" tests/reliability
 
 # FILMS: a folder of PNG or JPEG films; with a GPU: make bench FILMS=... GPU=--gpu
 bench: .venv/ready

@@ -15,12 +15,17 @@ Columns of a valid table, in this order:
 one per label             float: 1, 0, NaN = not annotated, -1 = uncertain (multilabel only)
 ========================  =======================================================================
 
+The index of the table that a plugin returns may be the numbers of lines, named after their file:
+an error then names file and line.
+
 Of a mask dataset a label column may be left out, and then is 1 throughout: 1 where the structure is
 drawn, 0 where it is known to be absent, NaN where nobody drew it, so that its mask says nothing.
 """
 
 from __future__ import annotations
 
+import posixpath
+import re
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -34,6 +39,8 @@ SPLITS = ("train", "val", "test")
 TEXT_COLUMNS = ("image", "split", "patient", "sex", "view", "source_id", "source_patient")
 COLUMNS = ("image", "split", "patient", "sex", "age", "view", "source_id", "source_patient")
 GROUP = "group:"
+# Of a path: what a terminal would obey, and bytes that are no text, which no list can hold.
+CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +117,11 @@ def validate(frame: pd.DataFrame, *, dataset: str, schema: LabelSchema) -> Annot
             f"{dataset}: the table has no column {missing[0]!r}; it has "
             f"{', '.join(map(repr, list(frame.columns)[:24]))}"
         )
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise DataError(f"{dataset}: the table has two columns {twice!r}")
     clean = pd.DataFrame({name: _column(frame, name) for name in (*COLUMNS, *_groups(frame))})
+    clean["age"] = _ages(frame, dataset)
     for label in schema.labels:
         given = label in frame.columns
         clean[label] = _numbers(frame[label], dataset, label, frame["image"]) if given else 1.0
@@ -159,10 +170,6 @@ def _groups(frame: pd.DataFrame) -> list[str]:
 
 
 def _column(frame: pd.DataFrame, name: str) -> pd.Series:
-    if name == "age":
-        if name not in frame.columns:
-            return pd.Series(np.nan, index=frame.index, dtype="float64")
-        return pd.to_numeric(frame[name], errors="coerce").astype("float64")
     if name not in frame.columns:
         return pd.Series(None, index=frame.index, dtype="object")
     column = frame[name].astype("object")
@@ -172,14 +179,22 @@ def _column(frame: pd.DataFrame, name: str) -> pd.Series:
     return column if known.all() else column.where(known, None)
 
 
+def _ages(frame: pd.DataFrame, dataset: str) -> pd.Series:
+    if "age" not in frame.columns:
+        return pd.Series(np.nan, index=frame.index, dtype="float64")
+    years = pd.to_numeric(frame["age"], errors="coerce").astype("float64")
+    _refuse(frame, years.isna() & frame["age"].notna(), "age", dataset, "is no number of years")
+    return years
+
+
 def _numbers(column: pd.Series, dataset: str, label: str, images: pd.Series) -> pd.Series:
     numbers = pd.to_numeric(column, errors="coerce").astype("float64")
     wrong = numbers.isna() & column.notna()
     if wrong.any():
         row = int(np.flatnonzero(wrong.to_numpy())[0])
         raise DataError(
-            f"{dataset}: label {label!r} of row {row} (image {images.iloc[row]!r}) is "
-            f"{column.iloc[row]!r}, not a number"
+            f"{dataset}: label {label!r} of {_place(column, row)} (image "
+            f"{_shown(images.iloc[row])}) is {_shown(column.iloc[row])}, not a number"
         )
     return numbers
 
@@ -190,18 +205,25 @@ def _check_images(images: pd.Series, dataset: str) -> None:
     if _suspicious(images):
         unsafe = images.str.startswith("/") | images.str.contains("\\", regex=False)
         unsafe |= images.str.match(r"^[A-Za-z]:") | images.str.contains(r"(?:^|/)\.\.(?:/|$)")
-        unsafe |= images.str.contains("\0", regex=False)
+        unsafe |= images.str.contains(CONTROL)
         _refuse(frame, unsafe, "image", dataset, "must be a posix path below the dataset's root")
     twice = images.duplicated()
+    if not twice.any() and _indirect(images):
+        twice = images.map(posixpath.normpath).duplicated()
     _refuse(frame, twice, "image", dataset, "stands in the table twice")
+
+
+def _indirect(images: pd.Series) -> bool:
+    """Whether any path says in two ways where it leads, so that two may be one film."""
+    text = "\n" + "\n".join(images.tolist())
+    return any(mark in text for mark in ("//", "/./", "\n./"))
 
 
 def _suspicious(images: pd.Series) -> bool:
     """Whether any path may be unsafe: one look at all of them, a tenth of the time of each's."""
     text = "\n" + "\n".join(images.tolist())  # a list: three times as fast
-    return text.count("\n") != len(images) or any(
-        mark in text for mark in ("\n/", "\\", ":", "..", "\0")
-    )
+    odd = text.count("\n") != len(images) or CONTROL.search(text.replace("\n", "")) is not None
+    return odd or any(mark in text for mark in ("\n/", "\\", ":", ".."))
 
 
 def _check_labels(frame: pd.DataFrame, schema: LabelSchema, dataset: str) -> None:
@@ -211,9 +233,10 @@ def _check_labels(frame: pd.DataFrame, schema: LabelSchema, dataset: str) -> Non
         allowed |= values == -1
     if not allowed.all():
         row, column = np.argwhere(~allowed)[0]
+        where = f"{_place(frame, row)} (image {_shown(frame['image'].iloc[row])})"
         raise DataError(
-            f"{dataset}: label {schema.labels[column]!r} of row {row} (image "
-            f"{frame['image'].iloc[row]!r}) is {values[row, column]:g}; a {schema.kind} label is "
+            f"{dataset}: label {schema.labels[column]!r} of {where} is {values[row, column]:g}; "
+            f"a {schema.kind} label is "
             + ("1, 0, -1 or missing" if schema.kind == "multilabel" else "1, 0 or missing")
         )
     if schema.kind == "multiclass":
@@ -222,12 +245,24 @@ def _check_labels(frame: pd.DataFrame, schema: LabelSchema, dataset: str) -> Non
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             raise DataError(
-                f"{dataset}: row {row} (image {frame['image'].iloc[row]!r}) must have exactly one "
-                f"class of {', '.join(schema.labels)} set to 1, or none annotated"
+                f"{dataset}: {_place(frame, row)} (image {_shown(frame['image'].iloc[row])}) must "
+                f"have exactly one class of {', '.join(schema.labels)} set to 1, or none annotated"
             )
 
 
 def _refuse(frame: pd.DataFrame, wrong: pd.Series, name: str, dataset: str, why: str) -> None:
     if wrong.any():
         row = int(np.flatnonzero(wrong.to_numpy())[0])
-        raise DataError(f"{dataset}: {name} of row {row}, {frame[name].iloc[row]!r}, {why}")
+        value = _shown(frame[name].iloc[row])
+        raise DataError(f"{dataset}: {name} of {_place(frame, row)}, {value}, {why}")
+
+
+def _place(frame: pd.DataFrame | pd.Series, row: int) -> str:
+    """Say where a row stands: in a file, where the index has its name, or else in the table."""
+    name = frame.index.name
+    return f"row {row}" if name is None else f"{name}, line {frame.index[row]}"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:80]}… ({len(text)} characters)"

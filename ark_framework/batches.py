@@ -18,6 +18,7 @@ from ark_framework.config import RunConfig
 from ark_framework.corpus import Corpus, training_targets
 from ark_framework.films import Films, Mapped, Resident, fit
 from ark_framework.plan import RunPlan, TaskPlan, Visit
+from ark_framework.ranks import SINGLE, Ranks
 from ark_framework.runtime import Runtime, generator, sent
 from ark_framework.views import Draws, Part, Views, draw, make_views, part
 
@@ -88,12 +89,27 @@ class StoreBatches:
         """Yield the views of a visit from its step ``start`` on."""
         steps = range(start, visit.steps)
         began = perf_counter()
-        with closing(ahead(partial(self._read, visit), steps, depth=self._depth)) as batches:
+        read = partial(self._read, visit, ranks=self._runtime.ranks)
+        with closing(ahead(read, steps, depth=self._depth)) as batches:
             for batch in batches:
                 views = self._views(batch)
                 self.seconds += perf_counter() - began
                 yield views
                 began = perf_counter()
+
+    def whole(self, visit: Visit, step: int) -> Views:
+        """Make one batch again, with the films of every rank."""
+        return self._views(self._read(visit, step, SINGLE))
+
+    def films(self, visit: Visit, step: int) -> list[tuple[str, str, str]]:
+        """Return task, dataset and image of each film of a batch, in its order."""
+        found: list[tuple[str, str, str]] = []
+        for index in visit.tasks:
+            task = self._plan.tasks[index]
+            images = self._corpora[task.dataset].table.frame["image"]
+            rows = self._chosen(index, visit.passes, step, visit.steps)
+            found += [(task.name, task.dataset, image) for image in images.iloc[rows]]
+        return found
 
     def waited(self) -> float:
         """Return the seconds that the loop has waited for batches since the last call.
@@ -116,12 +132,12 @@ class StoreBatches:
         # Views on a CPU are made before the next batch is read.
         return Mapped(self._corpora, device, reuse=device.type == "cpu" and not self._depth)
 
-    def _read(self, visit: Visit, step: int) -> _Read:
+    def _read(self, visit: Visit, step: int, ranks: Ranks) -> _Read:
         """Do what needs no device: choose the films, read them, their targets and draws."""
         chosen = [self._chosen(index, visit.passes, step, visit.steps) for index in visit.tasks]
         count = sum(map(len, chosen))
         # Draws and targets are of the global batch; its films are read by the ranks they are for.
-        mine = self._runtime.ranks.mine(count)
+        mine = ranks.mine(count)
         wanted, parts, start, here = [], [], 0, 0
         for index, rows in zip(visit.tasks, chosen, strict=True):
             task = self._plan.tasks[index]
@@ -136,7 +152,7 @@ class StoreBatches:
             parts=tuple(parts),
             draws=draw(count, self._config.views, rng).of(mine),
             count=count,
-            scarce=min(map(len, chosen)) < self._runtime.ranks.world,
+            scarce=min(map(len, chosen)) < ranks.world,
         )
 
     def _views(self, batch: _Read) -> Views:

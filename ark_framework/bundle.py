@@ -18,12 +18,15 @@ from safetensors import SafetensorError
 from timm.models import save_for_hf
 from torch import Tensor
 
-from ark_framework.blueprint import Blueprint, Preprocessing, TaskHead
+from ark_framework import jsonfile
+from ark_framework.blueprint import Blueprint, described
 from ark_framework.builtin.timm_encoder import TimmEncoder
 from ark_framework.errors import CheckpointError, ConfigError, MachineError
 from ark_framework.exposure import FILE, Exposure
 from ark_framework.model import IMAGENET_MEAN, IMAGENET_STD, ArkModel
 from ark_framework.run import write_text
+from ark_framework.tensors import load_safetensors
+from ark_framework.text import markdown, printable
 
 FORMAT = 1
 TIMM = "backbone.model."  # where a timm model lies in ours
@@ -92,36 +95,37 @@ def read(path: Path) -> tuple[ArkModel, Blueprint]:
         ArkError: a plugin that provides a part of it is missing or broken.
     """
     try:
-        config, heads = (json.loads((path / name).read_text("utf-8")) for name in (CONFIG, HEADS))
+        config, heads = (jsonfile.read(path / name) for name in (CONFIG, HEADS))
         if heads["format"] != FORMAT:
-            raise CheckpointError(
-                f"{path} has format {heads['format']!r}; this version reads format {FORMAT}"
-            )
+            told = str(heads["format"])[:40]
+            raise CheckpointError(f"{path} has format {told}; this version reads format {FORMAT}")
         blueprint = _blueprint(path, config["ark"], heads)
-        prefix = TIMM if "architecture" in config else "backbone."
-        backbone = safetensors.torch.load_file(path / BACKBONE)
-        tensors = {f"{prefix}{name}": tensor for name, tensor in backbone.items()}
-        tensors |= safetensors.torch.load_file(path / HEAD_TENSORS)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         why = " ".join(str(error).split())
         raise CheckpointError(f"{path} is damaged: {type(error).__name__}: {why}") from error
-    model = blueprint.build()
-    blueprint.fill(model, tensors, path=path)
-    return model, blueprint
+    prefix = TIMM if "architecture" in config else "backbone."
+    backbone = load_safetensors(path / BACKBONE)
+    tensors = {f"{prefix}{name}": tensor for name, tensor in backbone.items()}
+    tensors |= load_safetensors(path / HEAD_TENSORS)
+    return blueprint.filled(tensors, path=path), blueprint
 
 
 def card(blueprint: Blueprint, source: Source) -> str:
     """Return a short model card as Markdown."""
     film = blueprint.preprocessing
     tasks = [
-        f"| {task.name} | {task.kind} | "
-        + (", ".join(task.labels) if task.named else f"{len(task.labels)}, names not known")
+        f"| {markdown(task.name)} | {task.kind} | "
+        + (
+            markdown(", ".join(task.labels))
+            if task.named
+            else f"{len(task.labels)}, names not known"
+        )
         + " |"
         for task in blueprint.tasks
     ]
     middle = f", of which the middle {film.size}" if film.size != film.resize else ""
     lines = [
-        f"# {source.title}",
+        f"# {markdown(source.title)}",
         USE,
         f"Backbone `{blueprint.options.get('name', blueprint.backbone)}`, projector "
         f"`{blueprint.projector}`. Films: grey, fitted to {film.resize} x {film.resize} pixels "
@@ -129,7 +133,7 @@ def card(blueprint: Blueprint, source: Source) -> str:
         "## Heads",
         "\n".join(["| task | kind | labels |", "|---|---|---|", *tasks]) if tasks else "None.",
         "## Datasets and their terms",
-        "\n".join(f"- {line}" for line in source.datasets) or "Not known.",
+        "\n".join(f"- {_line(line)}" for line in source.datasets) or "Not known.",
         "Which films it was trained on is in `trained_on.npz` where that is known; of datasets "
         "under a data-use agreement nothing is in it.",
         "## Use",
@@ -141,11 +145,15 @@ def card(blueprint: Blueprint, source: Source) -> str:
     return "\n\n".join(lines) + "\n"
 
 
+def _line(text: str) -> str:
+    """Return a plugin's words on one line and without tags; its links stay links."""
+    return printable(" ".join(text.split())).replace("<", "&lt;")
+
+
 def _backbone(folder: Path, model: ArkModel, blueprint: Blueprint) -> None:
     ark = {
         "backbone": blueprint.backbone,
-        # Not where the run's first weights came from: that may be a path of its owner's.
-        "options": {key: each for key, each in blueprint.options.items() if key != "pretrained"},
+        "options": dict(blueprint.without_origin().options),
         "plugins": list(blueprint.plugins),
     }
     if isinstance(model.backbone, TimmEncoder):
@@ -218,18 +226,12 @@ def _preprocess(model: ArkModel, blueprint: Blueprint) -> dict[str, Any]:
 
 
 def _blueprint(path: Path, ark: Mapping[str, Any], heads: Mapping[str, Any]) -> Blueprint:
-    film = json.loads((path / PREPROCESS).read_text("utf-8"))
-    fields = Preprocessing.__dataclass_fields__
-    return Blueprint(
-        backbone=ark["backbone"],
-        options=ark["options"],
-        plugins=tuple(ark["plugins"]),
-        projector=heads["projector"],
-        features=heads["features"],
-        tasks=tuple(
-            TaskHead(**{**task, "labels": tuple(task["labels"])}) for task in heads["tasks"]
-        ),
-        preprocessing=Preprocessing(**{name: film[name] for name in fields}),
+    return described(
+        {
+            **{name: ark[name] for name in ("backbone", "options", "plugins")},
+            **{name: heads[name] for name in ("projector", "features", "tasks")},
+            "preprocessing": jsonfile.read(path / PREPROCESS),
+        }
     )
 
 

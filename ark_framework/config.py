@@ -1,40 +1,53 @@
 """What the user may write: strict, frozen models; an unknown key is an error with a suggestion.
 
 Precedence: defaults, then recipe, then file, then flags, then ``--set``.  Plugin options stay a
-mapping here; the registry checks them against the plugin's own type.
+mapping here; the registry checks them against the plugin's own type.  A file is YAML with each key
+once; ``1e-3`` is a number, and ``010``, ``1:30`` and dates are text.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ark_framework import yamlfile
 from ark_framework.errors import ConfigError, did_you_mean
+from ark_framework.wording import checked
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Weight = Annotated[float, Field(ge=0)]
+Above = Annotated[float, Field(gt=0)]
+# Beyond these nothing is meant, and a plan or a model would fill the memory.
+CYCLES, WIDTH, PROCESSES, SEED = 1_000_000, 2**17, 4096, 2**62
 
 
 class Section(BaseModel):
-    """Base of every section: strict, frozen, no unknown keys."""
+    """Base of every section: strict, frozen, finite numbers, no unknown keys."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(
+        strict=True, frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+    )
 
 
 class TaskConfig(Section):
     """One task: a dataset and what to do differently for it."""
 
     dataset: str = Field(description="name of a dataset of the named plugins")
-    name: str | None = Field(default=None, description="task name; the dataset's when absent")
+    name: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$",  # files are named after it
+        description="task name; the dataset's when absent",
+    )
     head: str | None = Field(default=None, description="head; the dataset's when absent")
     loss: str | None = Field(default=None, description="loss; by the schema's kind when absent")
     weight: float = Field(default=1.0, gt=0, description="factor on the task loss")
     steps: int | None = Field(default=None, gt=0, description="steps a cycle; one pass when absent")
     max_rows: int | None = Field(default=None, gt=0, description="train on at most this many films")
-    class_weights: Literal["balanced"] | dict[str, float] | None = Field(
+    class_weights: Literal["balanced"] | dict[str, Weight] | None = Field(
         default=None, description="weight of a positive, per label"
     )
 
@@ -54,7 +67,9 @@ class StoreConfig(Section):
     fit: Literal["squash", "pad", "crop"] = Field(
         default="squash", description="how a film becomes square: squash loses its aspect"
     )
-    workers: int | None = Field(default=None, gt=0, description="packing processes; all cores")
+    workers: int | None = Field(
+        default=None, gt=0, le=PROCESSES, description="packing processes; all cores"
+    )
     max_bad: int = Field(default=0, ge=0, description="unreadable films to tolerate per dataset")
     resident: bool | None = Field(
         default=None,
@@ -67,8 +82,8 @@ class ViewsConfig(Section):
     """The two random views; geometry is shared, photometry is the student's only."""
 
     size: int = Field(default=224, ge=16, description="side that the model sees, in pixels")
-    scale: tuple[float, float] = Field(default=(0.08, 1.0), description="crop area, share of film")
-    ratio: tuple[float, float] = Field(default=(0.75, 4 / 3), description="crop aspect")
+    scale: tuple[Above, Above] = Field(default=(0.08, 1.0), description="crop area, share of film")
+    ratio: tuple[Above, Above] = Field(default=(0.75, 4 / 3), description="crop aspect")
     affine_p: float = Field(default=0.5, ge=0, le=1, description="chance of shift, zoom, rotation")
     shift: float = Field(default=0.0625, ge=0, lt=0.5, description="share of the side, either way")
     zoom: float = Field(default=0.1, ge=0, lt=1, description="share of the size, either way")
@@ -76,13 +91,23 @@ class ViewsConfig(Section):
     photometry_p: float = Field(default=0.3, ge=0, le=1, description="chance of a change in tone")
     brightness: float = Field(default=0.2, ge=0, lt=1, description="largest offset, white being 1")
     contrast: float = Field(default=0.2, ge=0, lt=1, description="largest change of the gain of 1")
-    gamma: tuple[float, float] = Field(default=(0.8, 1.2), description="bounds of the exponent")
+    gamma: tuple[Above, Above] = Field(default=(0.8, 1.2), description="bounds of the exponent")
     teacher: Literal["shared", "whole"] = Field(
         default="shared", description="the student's crop, or the whole film (Ark+)"
     )
     teacher_sampling: Literal["bilinear", "nearest"] = Field(
         default="bilinear", description="how the teacher's view is sampled from the stored film"
     )
+
+    @model_validator(mode="after")
+    def _ranges(self) -> ViewsConfig:
+        for name in ("scale", "ratio", "gamma"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name} {low} to {high}: give the lower bound first")
+        if self.scale[1] > 1:
+            raise ValueError(f"scale up to {self.scale[1]}: a crop is at most the whole film, 1")
+        return self
 
 
 class ModelConfig(Section):
@@ -93,7 +118,7 @@ class ModelConfig(Section):
     projector: Literal["linear", "mlp", "none"] = Field(
         default="mlp", description="between the pooled features and the heads"
     )
-    features: int = Field(default=1376, gt=0, description="width of the projection")
+    features: int = Field(default=1376, gt=0, le=WIDTH, description="width of the projection")
     init: str = Field(default="random", description="random, pretrained (timm), or a file")
     normalize: Literal["imagenet", "none"] = Field(
         default="imagenet", description="whose mean and deviation are taken out of the views"
@@ -110,9 +135,15 @@ class OptimConfig(Section):
     lr: float = Field(default=0.3, gt=0, description="peak of the learning rate")
     momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd")
     nesterov: bool = Field(default=True, description="Nesterov's momentum, of sgd")
-    betas: tuple[float, float] = Field(default=(0.9, 0.999), description="of adamw")
+    betas: tuple[Share, Share] = Field(default=(0.9, 0.999), description="of adamw")
     weight_decay: float = Field(default=0.0, ge=0, description="of either optimizer")
     clip: float | None = Field(default=None, gt=0, description="largest gradient norm")
+    max_bad_steps: int = Field(
+        default=0,
+        ge=0,
+        description="steps to skip, in all, whose loss or gradient is not finite; one more ends "
+        "the run",
+    )
 
 
 class LrConfig(Section):
@@ -173,7 +204,9 @@ class RuntimeConfig(Section):
 
     device: str | None = Field(default=None, description="the GPU if there is one, else the CPU")
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="of the forward pass")
-    threads: int | None = Field(default=None, gt=0, description="of torch on the CPU; its choice")
+    threads: int | None = Field(
+        default=None, gt=0, le=PROCESSES, description="of torch on the CPU; its choice"
+    )
     piece: int | None = Field(
         default=None, gt=0, description="films at once, gradients being added up; all if absent"
     )
@@ -186,7 +219,9 @@ class ValidationConfig(Section):
     """The split made where a dataset has no validation films of its own."""
 
     fraction: float = Field(default=0.1, ge=0, lt=1, description="of training patients")
-    seed: int = Field(default=0, description="of this draw alone; the run's does not move it")
+    seed: int = Field(
+        default=0, ge=0, le=SEED, description="of this draw alone; the run's does not move it"
+    )
 
 
 class RunConfig(Section):
@@ -209,10 +244,10 @@ class RunConfig(Section):
     order: Literal["fixed", "shuffled"] = Field(
         default="fixed", description="of the tasks, in every cycle"
     )
-    cycles: int = Field(default=10, gt=0, description="visits to every task")
+    cycles: int = Field(default=10, gt=0, le=CYCLES, description="visits to every task")
     batch_size: int = Field(default=64, gt=0, description="global batch")
     limit: int | None = Field(default=None, gt=0, description="films per split, for a quick try")
-    seed: int = Field(default=0, ge=0, description="of weights, order and augmentation")
+    seed: int = Field(default=0, ge=0, le=SEED, description="of weights, order and augmentation")
     store: StoreConfig = StoreConfig()
     validation: ValidationConfig = ValidationConfig()
     views: ViewsConfig = ViewsConfig()
@@ -241,41 +276,7 @@ def parse(values: Mapping[str, Any]) -> RunConfig:
     Raises:
         ConfigError: one line with the key, the value and what is accepted.
     """
-    try:
-        # JSON mode: lists become tuples, while strings and numbers stay strictly apart.
-        return RunConfig.model_validate_json(json.dumps(values))
-    except TypeError as error:
-        raise ConfigError(f"config: {error}") from error
-    except ValidationError as error:
-        raise ConfigError(explain(error, RunConfig)) from error
-
-
-def explain(error: ValidationError, model: type[BaseModel], *, where: str = "config") -> str:
-    """Turn pydantic's first error into one line, with a suggestion for an unknown key."""
-    first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        known = _keys(model, first["loc"][:-1])
-        hint = did_you_mean(str(first["loc"][-1]), known) or f"; known: {', '.join(sorted(known))}"
-        return f"{where}: unknown key {key!r}{hint}"
-    if first["type"] == "missing":
-        return f"{where}: {key!r} is required"
-    message = first["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    return f"{where}: {key + ' = ' + repr(first['input']) + ': ' if key else ''}{message}"
-
-
-def _keys(model: type[BaseModel], path: Iterable[Any]) -> list[str]:
-    for part in path:
-        field = model.model_fields.get(str(part))
-        if field is None:
-            continue
-        choices = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        choices += [inner for each in choices for inner in getattr(each, "__args__", ())]
-        found = [each for each in choices if isinstance(each, type) and issubclass(each, BaseModel)]
-        if found:
-            model = found[0]
-    return list(model.model_fields)
+    return checked(RunConfig, values, where="config")
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -285,12 +286,11 @@ def load_yaml(path: Path) -> dict[str, Any]:
         ConfigError: the file is absent, is not YAML or is not a mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yamlfile.parse(yamlfile.read_text(path))
     except OSError as error:
         raise ConfigError(f"cannot read config {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path} is not valid YAML: {reason}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -315,7 +315,7 @@ def recipe(name: str) -> dict[str, Any]:
             f"no recipe {name!r}{did_you_mean(name, recipes())}; known: {', '.join(recipes())}"
         )
     text = (resources.files("ark_framework") / "recipes" / f"{name}.yaml").read_text("utf-8")
-    values: dict[str, Any] = yaml.safe_load(text)
+    values: dict[str, Any] = yamlfile.parse(text)
     return values
 
 
@@ -326,15 +326,14 @@ def assignment(text: str) -> dict[str, Any]:
         ConfigError: there is no ``=`` or the value is not YAML.
     """
     key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError(f"--set {text!r}: write key=value, such as optim.lr=0.01")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise ConfigError(f"--set {text[:80]!r}: write key=value, such as optim.lr=0.01")
     try:
-        result: Any = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {text!r}: the value is not valid YAML") from error
-    if isinstance(result, str) and (number := _exponent(result)) is not None:
-        result = number
-    for part in reversed(key.strip().split(".")):
+        result: Any = yamlfile.parse(value)
+    except ValueError as error:
+        raise ConfigError(f"--set {text[:80]!r}: the value is not valid YAML: {error}") from error
+    for part in reversed(parts):
         result = {part: result}
     nested: dict[str, Any] = result
     return nested
@@ -353,12 +352,4 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 def dump(config: RunConfig) -> str:
     """Return the whole configuration as YAML that reads back to the same."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def _exponent(text: str) -> float | None:
-    # YAML 1.1 reads 1e-3 as a string; people mean the number.
-    try:
-        return float(text) if "e" in text.lower() and text[:1] in "+-.0123456789" else None
-    except ValueError:
-        return None
+    return yamlfile.dump(config.model_dump(mode="json"))

@@ -181,7 +181,7 @@ def read_table(
     options = options_of(spec, config, roots=roots)
     schema = registry.schema_of(spec, options)
     with registry.blaming("dataset", spec.name, "read()"):
-        frame = spec.read(options)
+        frame = spec.read(options.model_copy(deep=True))  # whatever it does to them
     return validate(frame, dataset=spec.name, schema=schema), options
 
 

@@ -70,7 +70,7 @@ class Reader:
                 raise
             except ArkError as error:
                 failed[image] = str(error).removeprefix(f"{self.root}/{image}: ")
-            except Exception as error:  # a plugin's reader raises what it likes
+            except (Exception, SystemExit) as error:  # a plugin's reader raises what it likes
                 failed[image] = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
         return films, failed
 
@@ -83,10 +83,10 @@ class Reader:
         return np.concatenate([film, masks.pack(masks.fit(mask, self.size, self.fit))])
 
     def _pixels(self, image: str) -> np.ndarray:
+        path = None if self.root is None else resolve_below(self.root, image)
         if self.read is not None:
             return self._checked(self.read(Row(image), self.options))
-        assert self.root is not None
-        path = resolve_below(self.root, image)
+        assert path is not None
         return read_color(path) if self.channels == 3 else read_image(path)
 
     def _checked(self, pixels: np.ndarray) -> np.ndarray:
@@ -186,8 +186,9 @@ _reader: list[Reader] = []
 
 def _begin(payload: bytes) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    sys.stdout = sys.stderr  # an answer on standard output is the parent's alone
     Thread(target=_leave_with_parent, daemon=True).start()
-    _reader[:] = [pickle.loads(payload)]
+    _reader[:] = [pickle.loads(payload)]  # noqa: S301 - from the parent, never from a file
 
 
 def _leave_with_parent() -> None:

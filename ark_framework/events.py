@@ -16,7 +16,8 @@ class StepRecord:
     """One training step as it was applied.
 
     ``step`` counts from 0 over the whole run; ``loss`` is the weighted total, ``task_loss`` and
-    ``consistency_loss`` its unweighted parts; ``lr`` is read back from the optimizer.
+    ``consistency_loss`` its unweighted parts; ``lr`` is read back from the optimizer.  Nothing
+    moved at a ``skipped`` one: its loss, or a gradient, was not finite.
     """
 
     step: int
@@ -28,6 +29,7 @@ class StepRecord:
     consistency_weight: float
     lr: float
     images: int
+    skipped: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,19 +10,22 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 
 from ark_framework import prints
 from ark_framework.annotations import AnnotationTable
+from ark_framework.arrays import refuse_compressed
 from ark_framework.audit import film_keys, patient_keys
 from ark_framework.corpus import Corpus
-from ark_framework.errors import CheckpointError
+from ark_framework.errors import CheckpointError, MachineError
+from ark_framework.specs import Access
 from ark_framework.store import Store
 
 FILE = "trained_on.npz"
@@ -102,7 +105,11 @@ class Exposure:
         )
 
     def save(self, path: Path) -> None:
-        """Write one file, whole or not at all."""
+        """Write one file, whole or not at all.
+
+        Raises:
+            MachineError: the disk refuses.
+        """
         arrays: dict[str, np.ndarray] = {}
         about = []
         for number, part in enumerate(self.parts):
@@ -119,9 +126,15 @@ class Exposure:
             )
         text = json.dumps({"version": VERSION, "complete": self.complete, "parts": about})
         beside = path.with_name(f".{path.name}.part")
-        with beside.open("wb") as file:
-            np.savez(file, about=np.frombuffer(text.encode(), np.uint8), **arrays)  # type: ignore[arg-type]
-        beside.replace(path)
+        about_it = np.frombuffer(text.encode(), np.uint8)
+        try:
+            with beside.open("wb") as file:
+                np.savez(file, about=about_it, **arrays)  # type: ignore[arg-type]
+            beside.replace(path)
+        except OSError as error:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
+            raise MachineError(f"cannot write {path}: {error.strerror}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,14 +176,16 @@ def load(folder: Path) -> Exposure:
     if not path.is_file():
         return Exposure()
     try:
+        refuse_compressed(path)
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             about = json.loads(arrays["about"].tobytes())
+            if about["version"] not in (1, VERSION):
+                raise ValueError(f"it is of version {about['version']}, not {VERSION}")
             parts = tuple(_part(arrays, number, each) for number, each in enumerate(about["parts"]))
-        if about["version"] not in (1, VERSION):
-            raise ValueError(f"it is of version {about['version']}, not {VERSION}")
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise CheckpointError(f"{path} is damaged: {' '.join(str(error).split())}") from error
-    return Exposure(parts=parts, complete=bool(about["complete"]))
+        return Exposure(parts=parts, complete=bool(about["complete"]))
+    except Exception as error:  # a damaged archive raises many kinds
+        why = " ".join(str(error).split())
+        raise CheckpointError(f"{path} is damaged: {why[:160]}") from error
 
 
 def record(corpora: Mapping[str, Corpus], rows: Mapping[str, Sequence[np.ndarray]]) -> Exposure:
@@ -203,16 +218,24 @@ def record(corpora: Mapping[str, Corpus], rows: Mapping[str, Sequence[np.ndarray
 
 
 def _part(arrays: Any, number: int, about: Mapping[str, Any]) -> Part:
+    if about["access"] not in get_args(Access):
+        raise ValueError(f"access {about['access']!r}")  # what may be shared goes by it
     return Part(
-        dataset=about["dataset"],
+        dataset=str(about["dataset"]),
         access=about["access"],
         key=bytes.fromhex(about["key"]),
-        films=arrays[f"{number}/films"],
-        patients=arrays[f"{number}/patients"],
-        prints=arrays[f"{number}/prints"],
+        films=_numbers(arrays[f"{number}/films"], np.uint64, ()),
+        patients=_numbers(arrays[f"{number}/patients"], np.uint64, ()),
+        prints=_numbers(arrays[f"{number}/prints"], np.uint8, (32,)),
         film_spaces=tuple(about["film_spaces"]),
         patient_spaces=tuple(about["patient_spaces"]),
     )
+
+
+def _numbers(array: np.ndarray, dtype: type, row: tuple[int, ...]) -> np.ndarray:
+    if array.dtype != dtype or array.shape[1:] != row or not array.ndim:
+        raise ValueError(f"it holds {array.dtype} {array.shape}, not {dtype.__name__} rows {row}")
+    return array
 
 
 def _hashed(keys: pd.Series, key: bytes) -> np.ndarray:
@@ -229,8 +252,9 @@ def _spaces(keys: pd.Series, table: AnnotationTable, column: str) -> tuple[str, 
     """Return the namespaces in which *every* film of a dataset has its identity."""
     if table.frame[column].isna().all():
         return (table.dataset,)
-    found = {key.partition(":")[0] for key in keys}
-    return tuple(found) if len(found) == 1 else ()
+    found = {key.partition(":")[0] if ":" in key else "" for key in keys}
+    # Without a colon an identity is all that it is, and nobody's business.
+    return tuple(found) if len(found) == 1 and found != {""} else ()
 
 
 def _distinct(hashes: np.ndarray) -> np.ndarray:

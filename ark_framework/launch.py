@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ark_framework.leaks import LeakRecord
 from ark_framework.plan import RESIDUAL_WARNING
 from ark_framework.preparation import Prepared, exposure_of, prepare
 from ark_framework.ranks import Ranks, open_ranks
-from ark_framework.run import RunFolder, create, default_name, refuse_used, reopen
+from ark_framework.run import RunFolder, create, default_name, refuse_used, reopen, unfinished
 from ark_framework.runtime import open_runtime
 from ark_framework.session import RunResult, Session
 
@@ -38,9 +39,10 @@ def train(
 
     Args:
         config: A configuration, or the mapping that a YAML file would hold; not needed to resume.
-        out: The run's folder; ``runs/<time>`` when absent.
-        resume: Go on with the run in ``out`` from its last checkpoint, with the configuration
-            kept there; another one, where given, is refused.
+        out: The run's folder; ``runs/<time>`` when absent.  An unfinished run of the same
+            configuration that lies there goes on from its last checkpoint.
+        resume: There must be a run in ``out``; it goes on with the configuration kept there, and
+            another one, where given, is refused.
         init_from: A run folder or checkpoint whose weights the student starts from.
         roots: Roots by dataset name, over those of the configuration.
         watching: More observers for this run.
@@ -52,52 +54,80 @@ def train(
     """
     ranks = open_ranks()
     say = say if say and ranks.first else (lambda _: None)
-    if config is not None:
-        config = _parsed(config)
-    if resume:
-        if out is None:
-            raise ConfigError("--resume needs --out, the folder of the run that is to go on")
+    asked = None if config is None else _parsed(config)
+    start = Path(init_from).absolute() if init_from else None
+    folder, config = _found(asked, out, resume=resume)
+    config = _with_roots(config, roots or {})
+    with ExitStack() as held:
+        if folder is not None:
+            start = _reopened(folder, ranks, held, start, resume=resume)
+            if not resume:
+                say(f"{folder.path} holds this very run, unfinished: it goes on")
+        runtime = open_runtime(config.runtime)
+        with ranks.first_alone():  # the first rank packs, the others find it packed
+            prepared = prepare(
+                config,
+                roots=roots,
+                progress=progress if ranks.first else None,
+                say=say,
+                begun=LeakRecord.from_json(folder.read("leaks.json")) if folder else None,
+            )
+        goes_on = folder is not None
+        if folder is not None:
+            # As JSON keeps it: a tuple is a list there.
+            plan = json.loads(json.dumps(prepared.plan.to_json()))
+            _same(folder.read("plan.json"), plan, folder.path)
+        else:
+            folder = _begun(prepared, ranks, out, held, init_from=start)
+            if prepared.plan.residual > RESIDUAL_WARNING:
+                say(prepared.plan.remains())
+        return Session(
+            prepared,
+            folder,
+            say=say,
+            runtime=runtime,
+            remember=partial(_remember, folder, prepared, earlier=_earlier(start, config)),
+        ).run(resume=goes_on, init_from=start, watching=watching)
+
+
+def _found(
+    config: RunConfig | None, out: Path | str | None, *, resume: bool
+) -> tuple[RunFolder | None, RunConfig]:
+    """Return the run that is to go on, ``None`` where one begins, and the configuration."""
+    if resume and out is None:
+        raise ConfigError("--resume needs --out, the folder of the run that is to go on")
+    if out is not None and (resume or (config is not None and unfinished(Path(out)))):
         folder, kept = reopen(Path(out))
         if config is not None:
             _same(_settings(kept), _settings(config), folder.path)
-        config = config or kept
-    elif config is None:
+        return folder, config or kept
+    if config is None:
         raise ConfigError("nothing to train: give a configuration with plugins")
-    elif out:
+    if out is not None:
         refuse_used(Path(out))  # before films are packed
-    config = _with_roots(config, roots or {})
-    begun = LeakRecord.from_json(folder.read("leaks.json")) if resume else None
-    runtime = open_runtime(config.runtime)
-    with ranks.first_alone():  # the first rank packs, the others find it packed
-        prepared = prepare(
-            config,
-            roots=roots,
-            progress=progress if ranks.first else None,
-            say=say,
-            begun=begun,
-        )
-    if resume:
-        told = folder.read("run.json").get("init_from")
-        start = Path(told) if told else None
-        # As JSON keeps it: a tuple is a list there.
-        plan = json.loads(json.dumps(prepared.plan.to_json()))
-        _same(folder.read("plan.json"), plan, folder.path)
-    else:
-        start = Path(init_from).absolute() if init_from else None
-        folder = _begun(prepared, ranks, out, init_from=start)
-        if prepared.plan.residual > RESIDUAL_WARNING:
-            say(prepared.plan.remains())
-    return Session(
-        prepared,
-        folder,
-        say=say,
-        runtime=runtime,
-        remember=partial(_remember, folder, prepared, earlier=_earlier(start, config)),
-    ).run(resume=resume, init_from=start, watching=watching)
+    return None, config
+
+
+def _reopened(
+    folder: RunFolder, ranks: Ranks, held: ExitStack, start: Path | None, *, resume: bool
+) -> Path | None:
+    """Keep others from a run that is to go on; return the weights that it began with."""
+    told = folder.read("run.json").get("init_from")
+    if start is not None or not resume:  # a bare --resume need not say it again
+        _same({"init_from": told}, {"init_from": str(start) if start else None}, folder.path)
+    with ranks.first_alone():
+        if ranks.first:
+            held.enter_context(folder.held())
+    return Path(told) if told else None
 
 
 def _begun(
-    prepared: Prepared, ranks: Ranks, out: Path | str | None, *, init_from: Path | None
+    prepared: Prepared,
+    ranks: Ranks,
+    out: Path | str | None,
+    held: ExitStack,
+    *,
+    init_from: Path | None,
 ) -> RunFolder:
     """Make the folder of a new run, the same for all ranks, with all that the run will obey."""
     ranks.wait()  # no folder is made for a run that a rank cannot take part in
@@ -105,9 +135,10 @@ def _begun(
     with ranks.first_alone():
         if ranks.first:
             start = str(init_from) if init_from else None
-            create(folder.path, prepared.config, about={"init_from": start, **_about(prepared)})
+            about = {"init_from": start, **_about(prepared)}
+            create(folder.path, prepared.config, about=about, held=held)
             folder.write("leaks.json", prepared.leaks.to_json())
-            folder.write("plan.json", prepared.plan.to_json())
+            folder.write("plan.json", prepared.plan.to_json())  # last: it vouches for the rest
     return folder
 
 
@@ -143,6 +174,7 @@ def _settings(config: RunConfig) -> dict[str, Any]:
     values = config.model_dump(mode="json")
     for name in ("folder", "resident"):  # neither changes what is trained on
         values["store"].pop(name)
+    values["optim"].pop("max_bad_steps")  # a run that it stopped may go on with more
     for options in values["data"].values():
         options.pop("root", None)
     values["data"] = {name: options for name, options in values["data"].items() if options}
@@ -158,8 +190,8 @@ def _same(kept: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None
     if (where := _difference(kept, now)) is not None:
         key, old, new = where
         raise ConfigError(
-            f"--resume: {key} was {old} when {folder} began and is {new} now; give the same "
-            "settings and data, or begin a new run with --init-from"
+            f"{key} was {old} when {folder} began and is {new} now; give the same settings and "
+            "data to go on with it, or begin another run with another --out"
         )
 
 

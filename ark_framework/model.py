@@ -170,6 +170,9 @@ def _widths(model: ArkModel, size: int) -> dict[str, int]:
             blank = torch.zeros(1, 1, size, size)
             last = model.maps(blank)[-1]
             pooled = model.encoder.pool(last)
+        if last.ndim != 4 or pooled.ndim != 2:
+            given = f"{tuple(last.shape)} and {tuple(pooled.shape)}"
+            raise TypeError(f"a map and its pooling are (B, C, H, W) and (B, D), not {given}")
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ConfigError(
             f"model.backbone does not take films of {size} x {size} pixels: "

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ark_framework.errors import MachineError
 from ark_framework.events import (
     CycleFinished,
     Forgetting,
@@ -31,29 +33,56 @@ class JsonLines:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._file = path.open("ab")
 
     @staticmethod
-    def truncate(path: Path, offset: int) -> None:
-        """Cut everything after ``offset`` bytes: what a resumed run will write again."""
-        with path.open("r+b") as file:
-            file.truncate(offset)
-            file.flush()
-            os.fsync(file.fileno())
+    def truncate(path: Path, offset: int) -> int:
+        """Cut everything after ``offset`` bytes: what a resumed run will write again.
+
+        Returns:
+            How many of these bytes are missing.
+        """
+        with path.open("a+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            if size > offset:
+                file.truncate(offset)
+                file.flush()
+                os.fsync(file.fileno())
+        return max(offset - size, 0)
 
     def offset(self) -> int:
-        """Return the length in bytes, all of it durable."""
-        self._file.flush()
+        """Return the length in bytes, all of it durable.
+
+        Raises:
+            MachineError: the disk refuses what was written.
+        """
+        self._flush()
         os.fsync(self._file.fileno())
         return self._file.tell()
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file; what the disk refuses, it has refused before."""
+        with suppress(OSError):
+            self._file.close()
 
     def _write(self, event: str, values: Mapping[str, Any]) -> None:
         line = json.dumps(_finite({"event": event, **values}), allow_nan=False)
-        self._file.write(line.encode() + b"\n")
+        with self._refusals():
+            self._file.write(line.encode() + b"\n")
+
+    def _flush(self) -> None:
+        with self._refusals():
+            self._file.flush()
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise MachineError(
+                f"cannot write {self._path}: {error.strerror}; mend that and go on with --resume"
+            ) from error
 
     @hookimpl
     def ark_steps_flushed(self, event: StepsFlushed) -> None:
@@ -68,7 +97,7 @@ class JsonLines:
                 "time": datetime.now(UTC).isoformat(timespec="seconds"),
             },
         )
-        self._file.flush()
+        self._flush()
 
     @hookimpl
     def ark_task_finished(self, event: TaskFinished) -> None:
@@ -84,7 +113,7 @@ class JsonLines:
     def ark_run_finished(self, event: RunFinished) -> None:
         """Write the test scores."""
         self._write("run", asdict(event))
-        self._file.flush()
+        self._flush()
 
 
 class TensorBoard:
@@ -124,8 +153,9 @@ class TensorBoard:
         self._scores(event.scores, event.step)
 
     def close(self) -> None:
-        """Write what is buffered and close the file."""
-        self._writer.close()
+        """Write what is buffered and close the file, if the disk lets it."""
+        with suppress(OSError):  # by then the run has come to its end, in every other file
+            self._writer.close()
 
     def _scores(self, scores: Sequence[TaskScore], step: int) -> None:
         for each in scores:
@@ -187,11 +217,12 @@ class Lines:
         """Return a line on the steps since the last flush: the last one, and their speed."""
         last = event.steps[-1]
         left = (self.total - last.step - 1) * event.seconds / max(len(event.steps), 1)
+        skipped = sum(each.skipped for each in event.steps)
         return (
             f"cycle {last.cycle + 1}/{self.cycles} {last.task} step {last.step + 1}/{self.total} "
             f"loss {last.loss:.4f} (task {last.task_loss:.4f} consistency "
             f"{last.consistency_loss:.4f}) lr {last.lr:.2e} "
-            f"{self.speed(event)} eta {_duration(left)}"
+            f"{self.speed(event)} eta {_duration(left)}" + f" skipped {skipped}" * bool(skipped)
         )
 
     def speed(self, event: StepsFlushed) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ark_framework import shards
+from ark_framework.arrays import Map, open_map
 from ark_framework.decoding import cores, decode_all
 from ark_framework.shards import Shard
 from ark_framework.specs import DatasetSpec
@@ -23,12 +24,13 @@ from ark_framework.store import (
     Store,
     checksum,
     find_store,
+    must_be_of,
     open_store,
+    sample,
     write_table,
 )
 from ark_framework.unfinished import (
     CHUNK,
-    Map,
     Pack,
     bad_listing,
     begin,
@@ -38,6 +40,7 @@ from ark_framework.unfinished import (
     need_room,
     open_partial,
     refuse,
+    refuse_taken,
 )
 
 # Up to this many films a pool's start-up costs more than it brings.
@@ -130,6 +133,7 @@ def pack_shard(
 
 def _opened(source: Source, path: Path, max_bad: int) -> Store:
     store = open_store(path)
+    must_be_of(store, source)
     refuse(source, store.bad, max_bad, listing=bad_listing(source, path.parent))
     return store
 
@@ -142,6 +146,7 @@ def _pack(
     say: Callable[[str], None],
 ) -> None:
     make_folder(pack.path.parent)
+    refuse_taken(pack)
     with locked(pack.lock):
         if (pack.path / "manifest.json").is_file():
             return  # another process packed it while this one waited
@@ -162,6 +167,7 @@ def _pack_part(
     say: Callable[[str], None],
 ) -> None:
     make_folder(part.path.parent)
+    refuse_taken(part)
     with locked(part.lock, refused=f"shard {part.shard}"):
         if not part.source.images:  # more shards than chunks
             part.partial.mkdir(exist_ok=True)
@@ -263,13 +269,15 @@ def _finish(pack: Pack, bad: dict[str, str]) -> None:
         "fit": source.fit,
         "bad": bad,
         "sha256": checksum(partial / "images.npy"),
+        "table": checksum(partial / "table.npz"),
+        "some": sample(open_map(partial / "images.npy")),
     }
     if source.structures:
         manifest["structures"] = source.structures
     (partial / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     for name in ("done.npy", "names", "files.npy"):
         (partial / name).unlink()
-    if pack.path.exists():
+    if pack.path.is_dir():
         shutil.rmtree(pack.path)  # without a manifest it is no store
     partial.replace(pack.path)
     pack.listing.unlink(missing_ok=True)

@@ -101,6 +101,14 @@ class RunPlan:
         first = self.visits[visit].cycle if visit < len(self.visits) else self.cycles
         return range(first, self.cycles)
 
+    def passes_by(self, visit: int, visit_step: int, step: int) -> bool:
+        """Whether a run of this plan stands there at some time."""
+        if visit >= len(self.visits):
+            return (visit, visit_step, step) == (len(self.visits), 0, self.total_steps)
+        return visit_step <= self.visits[visit].steps and (
+            step == self.visits[visit].first_step + visit_step
+        )
+
     def visits_of(self, cycle: int) -> tuple[Visit, ...]:
         """Return the visits of a cycle, in order."""
         return tuple(visit for visit in self.visits if visit.cycle == cycle)

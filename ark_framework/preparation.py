@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +17,13 @@ from ark_framework.errors import ConfigError, DataError
 from ark_framework.exposure import Exposure, record
 from ark_framework.leaks import LeakRecord, repeat, settle
 from ark_framework.linked import linked
-from ark_framework.model import ArkModel, HeadPlan
+from ark_framework.model import ArkModel, Features, HeadPlan
 from ark_framework.plan import RunPlan, choose_tasks, resolve, train_rows
 from ark_framework.pretrain import Losses
 from ark_framework.registry import Registry
 from ark_framework.roots import check_names
 from ark_framework.runtime import seeded
+from ark_framework.specs import HeadSpec, LabelSchema
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,19 +143,57 @@ def build_student(prepared: Prepared, *, draw: int = 0) -> ArkModel:
     options = plugins.parse_options(spec, values, where="model.options")
     heads = {
         task.name: HeadPlan(
-            spec=registry.head(task.head, kind=task.kind),
+            spec=_head(registry, task.head, task.kind),
             schema=prepared.corpora[task.dataset].schema,
         )
         for task in prepared.plan.tasks
     }
+    backbone = config.model.backbone
     with seeded(config.seed + draw):
-        model = ArkModel(spec.build(options), heads, config=config.model, size=config.views.size)
+        built = spec.build(options)
+        with registry.blaming("backbone", backbone, "forward_maps() or pool()"):
+            model = ArkModel(built, heads, config=config.model, size=config.views.size)
+        _check_heads(model, prepared)
     if config.model.checkpointing:
         _checkpoint(model, config.model.backbone)
     if config.runtime.channels_last:
         model = model.to(memory_format=torch.channels_last)
     model.compiled = config.runtime.compile
     return model
+
+
+def _head(registry: Registry, name: str, kind: str) -> HeadSpec:
+    """Return a head that names its plugin where it builds no module."""
+    spec = registry.head(name, kind=kind)
+
+    def build(width: int, schema: LabelSchema) -> Any:
+        with registry.blaming("head", name, "build()"):
+            made = spec.build(width, schema)
+            if not isinstance(made, torch.nn.Module):
+                raise TypeError(f"it gives {type(made).__name__}, not a torch module")
+        return made
+
+    return replace(spec, build=build)
+
+
+def _check_heads(model: ArkModel, prepared: Prepared) -> None:
+    """Refuse a head whose outputs are not one for each label, before anything is trained."""
+    model.eval()
+    wide = {name: torch.zeros(2, width) for name, width in model.widths.items()}
+    features = Features(**{**wide, "map": wide["map"][:, :, None, None].expand(-1, -1, 4, 4)})
+    with torch.no_grad():
+        for task in prepared.plan.tasks:
+            with prepared.registry.blaming("head", task.head, "forward()"):
+                _must_be(model.classify(task.name, features), (2, len(task.labels)))
+    model.train()
+
+
+def _must_be(found: Any, *shapes: tuple[int, ...]) -> None:
+    if not isinstance(found, torch.Tensor) or tuple(found.shape) not in shapes:
+        given = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+        raise TypeError(f"it gives {given} for two films, not {' or '.join(map(str, shapes))}")
+    if not bool(torch.isfinite(found).all()):
+        raise ValueError("it gives numbers that are not finite for two black films")
 
 
 def _checkpoint(model: ArkModel, name: str) -> None:
@@ -168,17 +208,18 @@ def _checkpoint(model: ArkModel, name: str) -> None:
 
 
 def make_losses(prepared: Prepared, device: torch.device) -> Losses:
-    """Build every task's loss and the consistency loss."""
+    """Build every task's loss and the consistency loss, and look at what each gives."""
     plan, registry = prepared.plan, prepared.registry
-    consistency = registry.loss(prepared.config.teacher.consistency, kind="consistency")
+    name = prepared.config.teacher.consistency
+    tasks = {
+        task.name: _loss(
+            registry, task.loss, task.kind, prepared.corpora[task.dataset].schema, len(task.labels)
+        )
+        for task in plan.tasks
+    }
     return Losses(
-        tasks={
-            task.name: registry.loss(task.loss, kind=task.kind).build(
-                prepared.corpora[task.dataset].schema
-            )
-            for task in plan.tasks
-        },
-        consistency=consistency.build(None),
+        tasks=tasks,
+        consistency=_loss(registry, name, "consistency", None, 4),
         weights={task.name: task.weight for task in plan.tasks},
         class_weights={
             task.name: torch.tensor(task.class_weights, device=device)
@@ -186,3 +227,17 @@ def make_losses(prepared: Prepared, device: torch.device) -> Losses:
             if task.class_weights is not None
         },
     )
+
+
+def _loss(
+    registry: Registry, name: str, kind: str, schema: LabelSchema | None, outputs: int
+) -> Callable[..., Any]:
+    """Build a loss that names its plugin when it fails, and refuse one of another form."""
+    build = registry.loss(name, kind=kind).build
+    loss = registry.blamed("loss", name, "its loss", build(schema))
+    first, second = torch.zeros(2, outputs, requires_grad=True), torch.zeros(2, outputs)
+    second[:, 0] = 1
+    with seeded(0), registry.blaming("loss", name, "its loss"):
+        _must_be(loss(first, second), (2,), *([] if schema is None else [(2, outputs)]))
+    made: Callable[..., Any] = loss
+    return made

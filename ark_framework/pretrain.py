@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ark_framework.badsteps import BadSteps
 from ark_framework.batches import Batches
 from ark_framework.config import OptimConfig
 from ark_framework.errors import RunError
@@ -65,6 +66,15 @@ class StepResult:
     lr: float
     weight: float
     values: Tensor  # (3,): total, task, consistency
+    bad: Tensor  # (): 1 where the loss or a gradient was not finite, else 0
+
+
+class NotFinite(RunError):
+    """More steps were bad than may be skipped; ``step`` is the first that may not."""
+
+    def __init__(self, message: str, *, step: int) -> None:
+        super().__init__(message)
+        self.step = step
 
 
 class Watcher(Protocol):
@@ -85,14 +95,12 @@ class State:
     """Everything that moves: what a checkpoint holds.
 
     ``visit`` and ``visit_step`` say where the next step is; ``step`` counts all steps taken.
-    ``broken`` is a sticky flag (0 or 1) on the device, raised by the first non-finite loss; the
-    optimizer reads it as ``found_inf`` and then moves nothing any more.
     """
 
     student: ArkModel
     teacher: Teacher
     optimizer: torch.optim.Optimizer
-    broken: Tensor
+    bad: BadSteps
     visit: int = 0
     visit_step: int = 0
     step: int = 0
@@ -141,7 +149,7 @@ def pretrain(
     """Run the plan from where ``state`` stands to its end.
 
     Raises:
-        RunError: a loss was not finite; nothing has moved since.
+        NotFinite: too many losses or gradients were not; nothing has moved since.
     """
     for cycle in plan.cycles_from(state.visit):
         for visit in plan.visits_of(cycle):
@@ -151,7 +159,8 @@ def pretrain(
                 for views in every:
                     result = _step(plan, state, visit, views, losses, runtime, clip)
                     if plan.ema == "step":
-                        state.teacher.update(state.student, plan.momentum(state.step))
+                        momentum = plan.momentum(state.step)
+                        state.teacher.update(state.student, momentum, held=state.bad.held)
                     state.pending.append(result)
                     state.step += 1
                     state.visit_step += 1
@@ -177,6 +186,7 @@ def _step(
     for group in state.optimizer.param_groups:
         group["lr"] = plan.lr(state.step)
     seed_step(plan.seed, state.step, runtime.ranks.rank)
+    state.bad.begin()
     values = torch.zeros(3, device=runtime.device)
     for piece in views.pieces(runtime.piece):
         values += _learn(state, piece, losses, runtime, weight, tasks=len(views.parts))
@@ -191,6 +201,7 @@ def _step(
         lr=state.optimizer.param_groups[0]["lr"],
         weight=weight,
         values=values,
+        bad=state.bad.bad,
     )
 
 
@@ -202,54 +213,66 @@ def _learn(
     Sums are divided by the counts of the global batch, so that shares and gradients add up to
     those of the batch whole.
     """
-    with runtime.autocast():
-        known = state.teacher.project(views.teacher)
-        features = state.student.encode(views.student)
-        logits = [state.student.classify(p.task, features, p.films) for p in views.parts]
-    pairs = zip(logits, views.parts, strict=True)
-    task_loss = torch.stack([losses.of_part(each.float(), p) for each, p in pairs]).sum() / tasks
-    agreed = losses.consistency(features.projected.float(), known.float())
-    consistency = agreed.sum() / views.films
+    each, consistency = part_losses(state, views, losses, runtime)
+    task_loss = each.sum() / tasks
     total = (1.0 - weight) * task_loss + weight * consistency
     total.backward()  # type: ignore[no-untyped-call]
     return torch.stack([total.detach(), task_loss.detach(), consistency.detach()])
 
 
+def part_losses(
+    state: State, views: Views, losses: Losses, runtime: Runtime
+) -> tuple[Tensor, Tensor]:
+    """Return the loss of each part ``(P,)`` and the consistency loss ``()`` of some films."""
+    with runtime.autocast():
+        known = state.teacher.project(views.teacher)
+        features = state.student.encode(views.student)
+        logits = [state.student.classify(p.task, features, p.films) for p in views.parts]
+    pairs = zip(logits, views.parts, strict=True)
+    each = torch.stack([losses.of_part(each.float(), p) for each, p in pairs])
+    agreed = losses.consistency(features.projected.float(), known.float())
+    return each, agreed.sum() / views.films
+
+
 def _move(state: State, loss: Tensor, clip: float | None) -> None:
-    """Step the optimizer unless a loss was not finite, now or before."""
-    bad = loss.isfinite().logical_not().to(state.broken.dtype)
-    torch.maximum(state.broken, bad, out=state.broken)
+    """Step the optimizer, which moves nothing at a bad step nor after too many of them."""
+    every = list(state.student.parameters())
+    norm = torch.nn.utils.get_total_norm([each.grad for each in every if each.grad is not None])
+    state.bad.judge(loss, norm)
     if clip is not None:
-        torch.nn.utils.clip_grad_norm_(state.student.parameters(), clip)
-    state.optimizer.found_inf = state.broken  # type: ignore[attr-defined]
+        torch.nn.utils.clip_grads_with_norm_(every, clip, norm)
+    state.optimizer.found_inf = state.bad.held  # type: ignore[attr-defined]
     state.optimizer.step()
     # None, not zero: a head that is not in use then stays where it is, momentum included.
     state.optimizer.zero_grad(set_to_none=True)
 
 
 def flush_check(state: State) -> None:
-    """Raise if the sticky flag is up.
+    """Raise if there were more bad steps than may be skipped.
 
     Raises:
-        RunError: naming task, cycle and step of the first bad loss.
+        NotFinite: naming task, cycle and step of the first that may not.
     """
-    if not bool(state.broken.item()):
+    count, allowed = int(state.bad.count.item()), state.bad.allowed
+    if count <= allowed:
         return
-    for result in state.pending:
-        if not bool(result.values[0].isfinite()):
-            raise RunError(
-                f"the loss is not finite at step {result.step} (cycle {result.cycle}, task "
-                f"{result.task}); nothing moved after it; lower optim.lr, set optim.clip, or "
-                "resume from an earlier checkpoint"
-            )
-    raise RunError("the loss was not finite at a step before the last flush")
+    bad = [result for result in state.pending if bool(result.bad)]
+    first = bad[allowed - count + len(bad)]
+    what = "a gradient" if bool(first.values[0].isfinite()) else "the loss"
+    before = f"after {allowed} skipped steps, " if allowed else ""
+    raise NotFinite(
+        f"{before}{what} is not finite at step {first.step} (cycle {first.cycle}, task "
+        f"{first.task}), and nothing moved at it",
+        step=first.step,
+    )
 
 
 def drain(state: State) -> tuple[StepRecord, ...]:
     """Read the pending steps from the device, once, and forget them."""
     if not state.pending:
         return ()
-    values = torch.stack([result.values for result in state.pending]).double().cpu().tolist()
+    told = [torch.cat([result.values, result.bad[None]]) for result in state.pending]
+    values = torch.stack(told).double().cpu().tolist()
     records = tuple(
         StepRecord(
             step=result.step,
@@ -261,8 +284,9 @@ def drain(state: State) -> tuple[StepRecord, ...]:
             consistency_weight=result.weight,
             lr=result.lr,
             images=result.images,
+            skipped=bool(bad),
         )
-        for result, (loss, task, consistency) in zip(state.pending, values, strict=True)
+        for result, (loss, task, consistency, bad) in zip(state.pending, values, strict=True)
     )
     state.pending.clear()
     return records

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,11 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ark_framework import bundle, checkpoint
+from ark_framework import bundle, checkpoint, jsonfile
 from ark_framework import config as configuration
 from ark_framework.blueprint import Blueprint, Preprocessing, TaskHead
 from ark_framework.config import RunConfig
-from ark_framework.errors import CheckpointError, DataError
+from ark_framework.errors import CheckpointError, ConfigError, DataError
 from ark_framework.images import fit_square, read_image
 from ark_framework.model import ArkModel, Features
 from ark_framework.views import center
@@ -107,16 +106,17 @@ def _of_run(path: Path) -> tuple[ArkModel, Blueprint]:
     if path.is_dir() and not (path / "config.yaml").is_file():
         raise CheckpointError(f"{path} is neither a run nor the folder of an import or export")
     content = checkpoint.load(path)
-    config = configuration.parse(content["meta"]["config"])
-    blueprint = _blueprint(config, _tasks(folder))
-    model = blueprint.build()
-    blueprint.fill(model, content["teacher"], path=path)
-    return model, blueprint
+    told = checkpoint.meta(content, path=path).config
+    try:
+        blueprint = _blueprint(configuration.parse(told), _tasks(folder))
+    except (ConfigError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+    return blueprint.filled(content["teacher"], path=path), blueprint
 
 
 def _tasks(folder: Path) -> tuple[TaskHead, ...]:
     try:
-        plan = json.loads((folder / "plan.json").read_text("utf-8"))
+        plan = jsonfile.read(folder / "plan.json")
         return tuple(
             TaskHead(
                 name=task["name"],
@@ -126,7 +126,7 @@ def _tasks(folder: Path) -> tuple[TaskHead, ...]:
             )
             for task in plan["tasks"]
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder} is no run: its plan.json cannot be read") from error
 
 

@@ -18,9 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ark_framework.arrays import open_map
 from ark_framework.store import Store
 
 VERSION = 1
+# Films whose kept hashes are made again, and compared: another store's have the same shape.
+LOOKED_AT = 4
 BITS = 256
 SIDE = 64
 COEFFICIENTS = 17
@@ -76,7 +79,9 @@ def store_hashes(store: Store) -> np.ndarray:
     shape = (len(store.images), len(WINDOWS), BITS // 8)
     there = kept(path)
     if there is not None and there.shape == shape and there.dtype == np.uint8:
-        return there
+        rows = np.linspace(0, len(there) - 1, min(len(there), LOOKED_AT)).astype(np.int64)
+        if np.array_equal(there[rows], hashes(np.asarray(store.images[rows]))):
+            return there
     made = np.empty(shape, dtype=np.uint8)
     for start in range(0, len(made), 512):
         made[start : start + 512] = hashes(np.asarray(store.images[start : start + 512]))
@@ -291,8 +296,8 @@ def _expand(
 def kept(path: Path) -> np.ndarray | None:
     """Return an array that :func:`keep` wrote, or ``None`` if there is none or it is damaged."""
     try:
-        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError, EOFError):
+        return np.asarray(open_map(path))
+    except (OSError, ValueError):
         return None
 
 

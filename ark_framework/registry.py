@@ -45,6 +45,7 @@ PROVIDERS: Mapping[str, tuple[str, type]] = MappingProxyType(
 HOOKS = frozenset(name for name in vars(hooks) if name.startswith("ark_"))
 Spec = TypeVar("Spec")
 Serving = TypeVar("Serving", HeadSpec, LossSpec)
+Building = TypeVar("Building", HeadSpec, LossSpec, BackboneSpec)
 log = logging.getLogger(__name__)
 
 __all__ = [
@@ -89,24 +90,40 @@ class Registry:
 
     def backbone(self, name: str) -> BackboneSpec:
         """Return a backbone; ConfigError with the nearest names if there is none."""
-        return _find("backbone", name, self.backbones)
+        return self._answering("backbone", _find("backbone", name, self.backbones))
 
     def head(self, name: str, *, kind: str) -> HeadSpec:
         """Return a head that serves ``kind``; ConfigError if there is none or it does not."""
-        return _serving("head", _find("head", name, self.heads), kind)
+        return self._answering("head", _serving("head", _find("head", name, self.heads), kind))
 
     def loss(self, name: str, *, kind: str) -> LossSpec:
         """Return a loss that serves ``kind``; ConfigError if there is none or it does not."""
-        return _serving("loss", _find("loss", name, self.losses), kind)
+        return self._answering("loss", _serving("loss", _find("loss", name, self.losses), kind))
+
+    def _answering(self, kind: str, spec: Building) -> Building:
+        """Return a spec whose ``build`` names its plugin when it fails."""
+        return replace(spec, build=self.blamed(kind, spec.name, "build()", spec.build))
+
+    def blamed(self, kind: str, name: str, doing: str, call: Callable[..., Any]) -> Any:
+        """Return a plugin's function as one that names the plugin when it fails."""
+
+        def answering(*given: Any) -> Any:
+            with self.blaming(kind, name, doing):
+                return call(*given)
+
+        return answering
 
     def schema_of(self, spec: DatasetSpec, options: Any = None) -> LabelSchema:
         """Return a dataset's schema: its own, a registered one, or one made from its options."""
-        schema = spec.schema
+        schema: Any = spec.schema
         if callable(schema):
             with self.blaming("dataset", spec.name, "schema()"):
                 schema = schema(options)
         if isinstance(schema, LabelSchema):
             return schema
+        if not isinstance(schema, str):
+            what = f"returned {type(schema).__name__} from schema(), not LabelSchema"
+            raise _broken(self.owners["dataset", spec.name], what)
         return _find("label schema", schema, self.schemas)
 
     @contextmanager
@@ -114,9 +131,9 @@ class Registry:
         """Turn what a plugin's own code raises into a PluginError that names the plugin."""
         try:
             yield
-        except ArkError:
+        except (ArkError, KeyboardInterrupt):
             raise
-        except Exception as error:
+        except BaseException as error:  # SystemExit too: nobody else ends a run
             raise _broken(self.owners[kind, name], f"failed in {doing}: {_why(error)}") from error
 
     def with_observers(self, *observers: object) -> Registry:
@@ -141,7 +158,9 @@ class Registry:
         for implementation in list(getattr(self.manager.hook, hook).get_hookimpls()):
             try:
                 implementation.function(*([event] if implementation.argnames else []))
-            except Exception as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
                 log.warning(
                     "observer %s failed in %s and is detached: %s",
                     _label(implementation.plugin),
@@ -199,7 +218,7 @@ def parse_options(
     """
     from pydantic import ValidationError
 
-    from ark_framework.config import explain
+    from ark_framework.wording import explain
 
     _check_keys(spec.options, values, where)
     try:
@@ -260,10 +279,16 @@ def _label(plugin: object) -> str:
 
 
 def _import(record: PluginRecord) -> ModuleType:
+    name, _, attribute = (part.strip() for part in record.module.partition(":"))
     try:
-        return import_module(record.module.partition(":")[0].strip())
-    except (Exception, SystemExit) as error:  # a third party's module may raise anything
+        module = import_module(name)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a third party's module may raise anything
         raise _broken(record, f"cannot be imported: {_why(error)}") from error
+    if attribute and not hasattr(module, attribute):
+        raise _broken(record, f"cannot be imported: {name} has no {attribute!r}")
+    return module
 
 
 def _check_hooks(module: ModuleType, manager: pluggy.PluginManager, record: PluginRecord) -> None:
@@ -302,7 +327,9 @@ def _specs(module: ModuleType, record: PluginRecord) -> Iterator[tuple[str, Any]
             continue
         try:
             specs = function()
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise _broken(record, f"failed in {hook}(): {_why(error)}") from error
         if not isinstance(specs, list | tuple):
             given = type(specs).__name__

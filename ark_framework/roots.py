@@ -15,6 +15,7 @@ from typing import Any
 
 import platformdirs
 
+from ark_framework import jsonfile
 from ark_framework.errors import ConfigError, DataError, did_you_mean
 from ark_framework.specs import DatasetSpec
 
@@ -52,8 +53,8 @@ def links() -> dict[str, Path]:
     if not path.is_file():
         return {}
     try:
-        return {str(name): Path(root) for name, root in json.loads(path.read_text("utf-8")).items()}
-    except (ValueError, TypeError, AttributeError) as error:
+        return {name: Path(root) for name, root in jsonfile.read(path).items()}
+    except (ValueError, TypeError) as error:
         raise ConfigError(f"{path} is not a file of links; delete it and link again") from error
 
 

@@ -6,7 +6,8 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -14,10 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from ark_framework import config as configuration
+from ark_framework import locks
 from ark_framework.config import RunConfig
 from ark_framework.errors import ConfigError, MachineError
 
 REPORTED = ("ark-framework", "torch", "torchvision", "timm", "numpy", "pandas")
+LOCK = "run.lock"
+# What a new run's folder may hold before its plan, which is written last and vouches for the rest.
+MAKING = {LOCK, "checkpoints", "config.yaml", "run.json", "leaks.json"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +65,24 @@ class RunFolder:
     def status(self, status: str, **values: Any) -> None:
         """Set the status in ``run.json``, with whatever else there is to say."""
         known = json.loads((self.path / "run.json").read_text("utf-8"))
+        known.pop("error", None)  # that of an earlier end
         self.write("run.json", {**known, "status": status, **values})
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep others from training in this folder; the lock ends with the process at the latest.
+
+        Raises:
+            ConfigError: another process has it.
+            MachineError: there can be no lock.
+        """
+        with locks.open_lock(self.path / LOCK) as file:
+            if (who := locks.take(file)) is not None:
+                raise ConfigError(
+                    f"--out {self.path} is in use by {who}, which trains there; give another "
+                    "folder, or the same command when that has ended"
+                )
+            yield
 
 
 def write_text(path: Path, text: str) -> None:
@@ -69,7 +91,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         MachineError: the disk refuses.
     """
-    beside = path.with_name(f".{path.name}.part")
+    beside = _beside(path)
     try:
         with beside.open("w", encoding="utf-8") as file:
             file.write(text)
@@ -77,7 +99,25 @@ def write_text(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
         raise MachineError(f"cannot write {path}: {error.strerror}") from error
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, unless they are there.
+
+    Raises:
+        MachineError: the disk refuses.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MachineError(f"cannot make {path}: {error.strerror}") from error
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
 
 
 def default_name() -> str:
@@ -91,14 +131,33 @@ def refuse_used(path: Path) -> None:
     Raises:
         ConfigError: the folder is in use.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and not _free(path):
         raise ConfigError(
             f"--out {path} is in use; give another folder, or --resume to go on with the run in it"
         )
 
 
-def create(path: Path, config: RunConfig, *, about: Mapping[str, Any]) -> RunFolder:
-    """Make the folder of a new run.
+def _free(path: Path) -> bool:
+    """Whether a folder is empty, or one of ours whose process ended while it was being made."""
+    if not path.is_dir():
+        return False
+    parts = {_beside(path / name).name for name in (*MAKING, "plan.json")}
+    found = {each.name for each in path.iterdir()} - parts
+    saved = any(path.glob("checkpoints/*.pt"))
+    return not found or (LOCK in found and found <= MAKING and not saved)
+
+
+def unfinished(path: Path) -> bool:
+    """Whether there is a run in a folder that has begun and has not come to its end."""
+    if not all((path / name).is_file() for name in ("config.yaml", "plan.json", "run.json")):
+        return False
+    return RunFolder(path=path).read("run.json").get("status") != "finished"
+
+
+def create(
+    path: Path, config: RunConfig, *, about: Mapping[str, Any], held: ExitStack
+) -> RunFolder:
+    """Make the folder of a new run; its lock is given up with ``held``.
 
     Raises:
         ConfigError: the folder is in use.
@@ -106,10 +165,10 @@ def create(path: Path, config: RunConfig, *, about: Mapping[str, Any]) -> RunFol
     """
     refuse_used(path)
     folder = RunFolder(path=path)
-    try:
-        folder.checkpoints.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MachineError(f"cannot make {path}: {error.strerror}") from error
+    make_folder(path)
+    held.enter_context(folder.held())
+    refuse_used(path)  # before there was a lock another run may have begun
+    make_folder(folder.checkpoints)
     write_text(path / "config.yaml", configuration.dump(config))
     folder.write(
         "run.json",
@@ -134,6 +193,11 @@ def reopen(path: Path) -> tuple[RunFolder, RunConfig]:
     """
     if not (path / "config.yaml").is_file():
         raise ConfigError(f"--resume: no run in {path} (it has no config.yaml)")
+    if not (path / "plan.json").is_file():
+        raise ConfigError(
+            f"--resume: no run in {path}, which has no plan.json: it was ended while it was being "
+            "made; give the command that began it without --resume"
+        )
     return RunFolder(path=path), configuration.parse(configuration.load_yaml(path / "config.yaml"))
 
 

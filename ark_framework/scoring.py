@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from ark_framework.corpus import Corpus, scored_targets
 from ark_framework.events import TaskScore
 from ark_framework.metrics import score
 from ark_framework.model import ArkModel, reestimated
-from ark_framework.plan import RunPlan, TaskPlan
+from ark_framework.plan import RunPlan, TaskPlan, Visit
+from ark_framework.run import make_folder, write_text
 from ark_framework.runtime import Runtime, generator
 from ark_framework.views import center
 
@@ -31,6 +32,8 @@ class Scorer:
 
     Attributes:
         train_rows: By task name; batch-norm statistics are re-estimated on a draw from them.
+        between: Called before every batch, equally often on all ranks; what it raises ends the
+            scoring.
     """
 
     plan: RunPlan
@@ -38,10 +41,20 @@ class Scorer:
     train_rows: Mapping[str, np.ndarray]
     config: RunConfig
     runtime: Runtime
+    between: Callable[[], None] = lambda: None
 
     def rows(self, task: TaskPlan, split: str) -> np.ndarray:
         """Return the rows of a task's split, ``(n,)``."""
         return self.corpora[task.dataset].rows(split, limit=self.config.limit)
+
+    def due(self, visit: Visit) -> bool:
+        """Whether validation is scored when a visit has ended."""
+        config, cycle = self.config.eval, visit.cycle + 1
+        if config.forgetting_every and cycle % config.forgetting_every == 0:
+            return True
+        ended = visit.index == self.plan.visits_of(visit.cycle)[-1].index
+        last = cycle == self.plan.cycles
+        return ended and config.every > 0 and (cycle % config.every == 0 or last)
 
     def scores(
         self, models: Mapping[str, ArkModel], split: str, *, save: Path | None = None
@@ -79,7 +92,10 @@ class Scorer:
         was, outputs = model.training, []
         model.eval()
         with torch.no_grad():
-            for start in range(0, len(mine), size):
+            for start in range(0, -(-len(rows) // ranks.world), size):
+                self.between()
+                if start >= len(mine):
+                    break  # the last film of all is another rank's
                 views = self._views(corpus, mine[start : start + size])
                 with self.runtime.autocast():
                     logits = model(views, task.name)
@@ -107,6 +123,7 @@ class Scorer:
             rows = self.train_rows[task.name]
             chosen = generator(self.plan.seed, NORM, index).permutation(len(rows))[:NORM_FILMS]
             for start in range(0, len(chosen), 64):
+                self.between()
                 batch = rows[np.sort(chosen)[start : start + 64]]
                 yield self._views(self.corpora[task.dataset], batch)
 
@@ -123,5 +140,5 @@ class Scorer:
         for model, probabilities in predictions.items():
             columns: Sequence[str] = [f"{model}:{label}" for label in task.labels]
             frame[list(columns)] = pd.DataFrame(probabilities, index=frame.index)
-        folder.mkdir(parents=True, exist_ok=True)
-        frame.to_csv(folder / f"{task.name}-{split}.csv", index=False)
+        make_folder(folder)
+        write_text(folder / f"{task.name}-{split}.csv", frame.to_csv(index=False))

@@ -7,15 +7,17 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from os.path import lexists
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-import torch
 
 from ark_framework import checkpoint, observers
+from ark_framework.badbatch import BadBatches
+from ark_framework.badsteps import BadSteps
 from ark_framework.batches import StoreBatches
-from ark_framework.errors import Interrupted, MachineError
+from ark_framework.errors import CheckpointError, ConfigError, Interrupted, MachineError
 from ark_framework.events import (
     CycleFinished,
     Forgetting,
@@ -29,7 +31,14 @@ from ark_framework.metrics import forgetting
 from ark_framework.model import ArkModel
 from ark_framework.plan import Visit
 from ark_framework.preparation import Prepared, build_student, make_losses
-from ark_framework.pretrain import State, drain, flush_check, make_optimizer, pretrain
+from ark_framework.pretrain import (
+    NotFinite,
+    State,
+    drain,
+    flush_check,
+    make_optimizer,
+    pretrain,
+)
 from ark_framework.ranks import RanksLost
 from ark_framework.run import RunFolder
 from ark_framework.runtime import Runtime
@@ -74,9 +83,10 @@ class Session:
             train_rows=self.prepared.rows,
             config=config,
             runtime=self.runtime,
+            between=self._heed,
         )
         try:
-            saved = resume and self.folder.last.is_file()
+            saved = resume and lexists(self.folder.last)  # whatever lies there
             state = self._start(None if saved else init_from)
             offset = self._resume(state) if resume else 0
             with ExitStack() as files:
@@ -99,6 +109,9 @@ class Session:
             config=config,
             runtime=self.runtime,
         )
+        self.bad = BadBatches(
+            folder=self.folder.path, plan=plan, batches=self.batches, runtime=self.runtime
+        )
         task, size = plan.tasks[0].name, config.views.size
         self.gauge = Gauge.open(state.teacher.model, task, size, self.runtime)
         self._notify(
@@ -112,40 +125,49 @@ class Session:
         )
         self.clock, self.saved = perf_counter(), state.step
         with stoppable(self.stop):
+            return self._to_the_end(state)
+
+    def _to_the_end(self, state: State) -> RunResult:
+        """Run the loop and the test; a signal waits until it is written down how they ended."""
+        try:
             self._pretrain(state)
-        return self._finish(state)
+            return self._finish(state)
+        except Interrupted:
+            self._status("interrupted", step=self.saved)
+            self.ranks.wait()  # whoever ends first would end the others before they have saved
+            raise
+        except Exception as error:
+            self._failed(error, step=state.step)
+            with suppress(MachineError):  # as above
+                self._notify("ark_run_finished", RunFinished(step=state.step, status="failed"))
+            raise
 
     def _pretrain(self, state: State) -> None:
-        """Run the loop; however it ends, a signal waits until that is written down."""
+        losses = make_losses(self.prepared, self.runtime.device)
         try:
             pretrain(
                 self.prepared.plan,
                 state,
                 self.batches,
-                losses=make_losses(self.prepared, self.runtime.device),
+                losses=losses,
                 runtime=self.runtime,
                 clip=self.prepared.config.optim.clip,
                 watcher=self,
             )
-        except Interrupted:
-            self._status("interrupted", step=state.step)
-            self.ranks.wait()  # whoever ends first would end the others before they have saved
-            raise
-        except Exception as error:
-            self._failed(error, step=state.step)
-            self._notify("ark_run_finished", RunFinished(step=state.step, status="failed"))
-            raise
+        except NotFinite as error:
+            raise self.bad.ended(error, state, losses) from error
 
     def _start(self, init_from: Path | None) -> State:
         student = build_student(self.prepared).to(self.runtime.device)
         if init_from is not None:
             content = checkpoint.load(init_from)
+            meta = checkpoint.meta(content, path=init_from)
             moved = checkpoint.transfer(
                 student,
                 content["teacher"],
                 path=init_from,
                 labels={task.name: task.labels for task in self.prepared.plan.tasks},
-                theirs={task["name"]: task["labels"] for task in content["meta"]["tasks"]},
+                theirs={task.name: task.labels for task in meta.tasks},
             )
             self.say(
                 f"weights from {init_from}: heads kept {_listed(moved.kept)}, "
@@ -157,7 +179,7 @@ class Session:
             student=student,
             teacher=Teacher(self._first_teacher(student)),
             optimizer=make_optimizer(student, self.prepared.config.optim),
-            broken=torch.zeros((), device=self.runtime.device),
+            bad=BadSteps(student, allowed=self.prepared.config.optim.max_bad_steps),
         )
 
     def _first_teacher(self, student: ArkModel) -> ArkModel:
@@ -166,27 +188,39 @@ class Session:
         return build_student(self.prepared, draw=1).to(self.runtime.device)
 
     def _resume(self, state: State) -> int:
-        if not self.folder.last.is_file():
+        if not lexists(self.folder.last):
             self.say("no checkpoint yet: the run starts again at step 0")
             return 0
-        content = checkpoint.load(self.folder.last)
+        try:
+            content = checkpoint.load(self.folder.last)
+            meta = checkpoint.meta(content, path=self.folder.last)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; {checkpoint.instead(self.folder.last)}") from error
         checkpoint.restore(state, content, path=self.folder.last)
-        meta = content["meta"]
-        self.best, self.best_mean = meta["best"], meta["best_mean"]
+        if not self.prepared.plan.passes_by(state.visit, state.visit_step, state.step):
+            raise CheckpointError(f"{self.folder.last} stands at a step that its run never takes")
+        skipped = content["position"].get("bad_steps", 0)
+        if skipped > state.bad.allowed:
+            raise ConfigError(
+                f"{self.folder.last} has skipped {skipped} steps, and optim.max_bad_steps is "
+                f"{state.bad.allowed}; give --max-bad-steps {skipped} or more to go on with it"
+            )
+        self.best, self.best_mean = meta.best, meta.best_mean
         self.say(f"resuming at step {state.step} of {self.prepared.plan.total_steps}")
         self._status("running")
-        return int(meta["metrics_offset"])
+        return meta.metrics_offset
 
     def _observe(
         self, state: State, offset: int, watching: Sequence[object], files: ExitStack
     ) -> None:
         if not self.ranks.first:
             return
-        if self.folder.metrics.exists():
-            observers.JsonLines.truncate(self.folder.metrics, offset)
+        lost = observers.JsonLines.truncate(self.folder.metrics, offset)
+        if lost:
+            self.say(f"{self.folder.metrics} has lost {lost} bytes that were written before")
         self.lines = observers.JsonLines(self.folder.metrics)
         files.callback(self.lines.close)
-        mine: list[object] = [self.lines, observers.TrainLog(self.folder.path / "train.log")]
+        mine: list[object] = [observers.TrainLog(self.folder.path / "train.log")]
         if self.prepared.config.log.tensorboard:
             board = observers.TensorBoard(self.folder.path / "tb", purge_step=state.step or None)
             files.callback(board.close)
@@ -195,6 +229,9 @@ class Session:
 
     def _notify(self, hook: str, event: object) -> None:
         if self.ranks.first:
+            write = getattr(self.lines, hook, None)
+            if write is not None:  # not as observers are told: a run does not go on without it
+                write(event)
             self.registry.notify(hook, event)
 
     def _status(self, status: str, **about: object) -> None:
@@ -215,12 +252,15 @@ class Session:
         """Flush every ``log.every`` steps, save every ``checkpoint.every``, stop when told."""
         config = self.prepared.config
         stopping = self._asked()
-        saving = state.step % config.checkpoint.every == 0 or stopping
+        # Scoring may take long and be stopped: what it needs is saved before it begins.
+        scoring = state.visit_step == visit.steps and self.scorer.due(visit)
+        saving = state.step % config.checkpoint.every == 0 or scoring or stopping
         if state.step % config.log.every == 0 or saving:
             self._flush(state)
-        if saving and state.visit_step < visit.steps:
+        if saving:
             self._save(state)
-            self._halt(state, stopping=stopping)
+        if stopping:
+            self._halt()
 
     def visited(self, state: State, visit: Visit) -> None:
         """Report the end of a task; score all tasks in the cycles that measure forgetting."""
@@ -245,12 +285,6 @@ class Session:
                 forgetting=lost,
             ),
         )
-        if visit.index == plan.visits_of(visit.cycle)[-1].index:
-            return  # the cycle's end scores and saves next; a checkpoint here would skip it
-        stopping = self._asked()
-        if state.step % self.prepared.config.checkpoint.every == 0 or stopping:
-            self._save(state)
-        self._halt(state, stopping=stopping)
 
     def cycled(self, state: State, cycle: int) -> None:
         """Score on validation and save at the end of a cycle."""
@@ -262,26 +296,31 @@ class Session:
         self._notify(
             "ark_cycle_finished", CycleFinished(step=state.step, cycle=cycle, scores=scores)
         )
-        self._save(state)
-        if config.checkpoint.keep and (cycle + 1) % config.checkpoint.keep == 0:
-            self._save(state, self.folder.checkpoints / f"cycle-{cycle + 1:04d}.pt")
         mean = [each.auroc for each in scores if each.model == "teacher"]
         if config.checkpoint.best and mean and float(np.nanmean(mean)) > self.best_mean:
             self.best_mean = float(np.nanmean(mean))
             self._save(state, self.folder.checkpoints / "best.pt")
-        if not last:
-            self._halt(state, stopping=self._asked())
+        if config.checkpoint.keep and (cycle + 1) % config.checkpoint.keep == 0:
+            self._save(state, self.folder.checkpoints / f"cycle-{cycle + 1:04d}.pt")
+        self._save(state)  # last: from here on nothing of the cycle is done again
 
-    def _halt(self, state: State, *, stopping: bool) -> None:
-        if stopping:
-            raise Interrupted(
-                f"stopped at step {state.step}; the same command with --resume goes on from there"
-            )
+    def _heed(self) -> None:
+        """Stop between two batches of a scoring, which is begun again from what was saved."""
+        if self._asked():
+            self._halt()
+
+    def _halt(self) -> None:
+        raise Interrupted(
+            f"stopped at step {self.saved}, and saved in {self.folder.path}: --resume goes on from "
+            "there, as does the same command with that --out"
+        )
 
     def _flush(self, state: State) -> None:
         flush_check(state)
         records = drain(state)
         if records:
+            if line := self.bad.skipped(records, state):
+                self.say(line)
             now = perf_counter()
             event = self.gauge.flushed(records, now - self.clock, self.batches.waited())
             self._notify("ark_steps_flushed", event)
@@ -300,6 +339,7 @@ class Session:
                 known[each.task] = max(known.get(each.task, each.auroc), each.auroc)
 
     def _save(self, state: State, path: Path | None = None) -> None:
+        self.saved = state.step
         if not self.ranks.first:
             return
         self.remember()

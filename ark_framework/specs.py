@@ -10,9 +10,10 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ark_framework.errors import PluginError
+from ark_framework.text import is_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,10 +31,29 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
 def _check_name(what: str, name: str) -> None:
-    if not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise PluginError(
             f"{what} name {name!r} must be lower-case letters, digits, '-' and '_', and start with "
             "a letter or digit"
+        )
+
+
+def _check_calls(what: str, spec: Any, *names: str, optional: tuple[str, ...] = ()) -> None:
+    for name in (*names, *optional):
+        value = getattr(spec, name)
+        if not callable(value) and not (value is None and name in optional):
+            raise PluginError(f"{what} {spec.name!r}: {name} must be a function, not {value!r:.60}")
+
+
+def _check_options(what: str, name: str, options: Any) -> None:
+    if not isinstance(options, type) or not hasattr(options, "model_fields"):
+        raise PluginError(f"{what} {name!r}: options must be a pydantic type, not {options!r:.60}")
+
+
+def _check_kinds(what: str, name: str, kinds: Any, known: tuple[str, ...]) -> None:
+    if not isinstance(kinds, tuple) or not kinds or not set(kinds) <= set(known):
+        raise PluginError(
+            f"{what} {name!r}: kinds must be a tuple of {', '.join(known)}, not {kinds!r:.60}"
         )
 
 
@@ -72,6 +92,10 @@ class LabelSchema:
             )
         if not isinstance(self.labels, tuple) or not self.labels:
             raise PluginError(f"label schema {self.name!r}: labels must be a non-empty tuple")
+        if wrong := [label for label in self.labels if not is_name(label)]:
+            raise PluginError(
+                f"label schema {self.name!r}: label {wrong[0]!r} must be text on one line"
+            )
         if len(set(self.labels)) != len(self.labels):
             raise PluginError(f"label schema {self.name!r}: a label is named twice")
         unknown = set(self.report or ()) - set(self.labels)
@@ -173,6 +197,15 @@ class DatasetSpec:
 
     def __post_init__(self) -> None:
         _check_name("dataset", self.name)
+        _check_options("dataset", self.name, self.options)
+        drawn = ("read_image", "read_mask", "extent")
+        _check_calls("dataset", self, "read", "fixture", optional=drawn)
+        if not isinstance(self.card, DatasetCard):
+            raise PluginError(f"dataset {self.name!r}: card must be a DatasetCard")
+        if not isinstance(self.schema, LabelSchema | str) and not callable(self.schema):
+            raise PluginError(
+                f"dataset {self.name!r}: schema must be a LabelSchema, its name or a function"
+            )
         if self.channels not in (1, 3):
             raise PluginError(
                 f"dataset {self.name!r}: channels must be 1 or 3, not {self.channels!r}"
@@ -216,6 +249,10 @@ class HeadSpec:
 
     def __post_init__(self) -> None:
         _check_name("head", self.name)
+        _check_kinds("head", self.name, self.kinds, get_args(Kind))
+        _check_calls("head", self, "build")
+        if self.input not in get_args(HeadInput):
+            raise PluginError(f"head {self.name!r}: input {self.input!r} is not a head's input")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,6 +277,8 @@ class LossSpec:
 
     def __post_init__(self) -> None:
         _check_name("loss", self.name)
+        _check_kinds("loss", self.name, self.kinds, get_args(LossKind))
+        _check_calls("loss", self, "build")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,3 +302,5 @@ class BackboneSpec:
 
     def __post_init__(self) -> None:
         _check_name("backbone", self.name)
+        _check_options("backbone", self.name, self.options)
+        _check_calls("backbone", self, "build")

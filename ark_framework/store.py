@@ -2,7 +2,8 @@
 
 ``<folder>/<dataset>-<fingerprint>/`` holds ``images.npy`` ``(N, C + B, S, S)`` uint8, each film's
 channels and then the bits of its mask, so that the two cannot part; ``table.npz`` (image names,
-bytes, times, which are readable) and ``manifest.json``.  The fingerprint covers relative paths and
+bytes, times, which are readable) and ``manifest.json``, which says what the two others hold, so
+that files of two stores are not taken for one.  The fingerprint covers relative paths and
 sizes, side, fit, channels and reader version, the options of a dataset that draws its own images,
 and of one with masks their number and the options, which may say where masks lie; file times are
 left to ``verify``, and with many films most sizes (:func:`find_store`).  ``packing`` writes stores.
@@ -23,15 +24,20 @@ from zipfile import BadZipFile
 
 import numpy as np
 import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ark_framework import masks
+from ark_framework import jsonfile, masks
+from ark_framework.arrays import open_map, refuse_compressed
 from ark_framework.errors import DataError
 from ark_framework.specs import DatasetSpec
+from ark_framework.wording import explain
 
 # Change it when packing begins to give other pixels.
 STORE_VERSION = 1
 # Files whose sizes are compared where a store has more films.
 LOOKED_AT = 10_000
+# Films whose pixels are compared whenever a store is opened: few, for they may come over a network.
+SAMPLED = 16
 Fit = Literal["squash", "pad", "crop"]
 
 
@@ -92,6 +98,32 @@ class Source:
         return self._digest("\0".join(sorted(self.images)))
 
 
+class Manifest(BaseModel):
+    """What a store's folder says of it; ``table`` and ``some`` came later than the rest."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    version: int
+    dataset: str
+    reader: str
+    fingerprint: str = Field(pattern=r"^[0-9a-f]{16}$")
+    key: str | None = None
+    films: int = Field(ge=0)
+    size: int = Field(ge=1, le=8192)
+    channels: int = Field(ge=1, le=3)
+    fit: Fit
+    bad: dict[str, str]
+    sha256: str
+    table: str | None = None
+    some: str | None = None
+    structures: int = Field(default=0, ge=0, le=4096)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Films, stored planes and side twice."""
+        return self.films, self.channels + masks.planes(self.structures), self.size, self.size
+
+
 @dataclass(frozen=True, kw_only=True)
 class Store:
     """An opened store.
@@ -143,31 +175,92 @@ def open_store(path: Path) -> Store:
         DataError: its files do not belong together.
     """
     try:
-        manifest = json.loads((path / "manifest.json").read_text("utf-8"))
-        whole = np.load(path / "images.npy", mmap_mode="r", allow_pickle=False)
+        manifest = read_manifest(path)
         names = _table(path)[0]
-        channels, structures = manifest["channels"], manifest.get("structures", 0)
-        size = manifest["size"]
-        shape = (len(names), channels + masks.planes(structures), size, size)
-        if whole.shape != shape or whole.dtype != np.uint8:
-            raise ValueError(f"images.npy holds {whole.dtype} {whole.shape}, not uint8 {shape}")
-    except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile) as error:
+        whole = open_map(path / "images.npy", dtype=np.uint8, shape=manifest.shape)
+        _must_belong(path, manifest, names, whole)
+    except Exception as error:  # a damaged file raises many kinds
         reason = " ".join(str(error).split())[:160]
         raise DataError(
             f"store {path} is damaged ({reason}); delete that folder and it is packed again"
         ) from error
     return Store(
         folder=path,
-        images=whole[:, :channels],
-        masks=whole[:, channels:],
+        images=whole[:, : manifest.channels],
+        masks=whole[:, manifest.channels :],
         names=names,
-        fingerprint=manifest["fingerprint"],
-        size=size,
-        channels=channels,
-        structures=structures,
-        fit=manifest["fit"],
-        bad=manifest["bad"],
+        fingerprint=manifest.fingerprint,
+        size=manifest.size,
+        channels=manifest.channels,
+        structures=manifest.structures,
+        fit=manifest.fit,
+        bad=manifest.bad,
     )
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read what a store's folder says of it.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is damaged.
+    """
+    try:
+        return Manifest.model_validate(jsonfile.read(path / "manifest.json"))
+    except ValidationError as error:
+        raise ValueError(explain(error, Manifest, where="manifest.json")) from error
+
+
+def _must_belong(path: Path, manifest: Manifest, names: tuple[str, ...], films: np.ndarray) -> None:
+    """Refuse files that were put together from more than one store.
+
+    Raises:
+        ValueError: saying which file does not belong here.
+    """
+    if manifest.version != STORE_VERSION:
+        raise ValueError(f"it is of version {manifest.version}, not {STORE_VERSION}")
+    if path.resolve().name != f"{manifest.dataset}-{manifest.fingerprint}":
+        raise ValueError(f"manifest.json is of {manifest.dataset}-{manifest.fingerprint}")
+    known = set(names)
+    if not len(known) == len(names) == manifest.films:
+        raise ValueError(f"table.npz has {len(known)} films, the manifest {manifest.films}")
+    if not manifest.bad.keys() <= known:
+        raise ValueError("manifest.json names a film that is not in table.npz")
+    if manifest.table is not None and manifest.table != checksum(path / "table.npz"):
+        raise ValueError("table.npz is another store's, or damaged")
+    if manifest.some is not None and manifest.some != sample(films):
+        raise ValueError("images.npy is another store's, or damaged")
+
+
+def sample(films: np.ndarray) -> str:
+    """Return the sha256 of :data:`SAMPLED` films, evenly spread, which a store is known by."""
+    rows = np.linspace(0, len(films) - 1, min(len(films), SAMPLED)).astype(np.int64)
+    return hashlib.sha256(films[rows].tobytes()).hexdigest()
+
+
+def must_be_of(store: Store, source: Source) -> None:
+    """Refuse a store of other films, or of films packed otherwise, whatever its name says.
+
+    Raises:
+        DataError: naming what differs.
+    """
+    if wrong := _other(store, source):
+        raise DataError(
+            f"store {store.folder} has other {wrong} than its name says; delete that folder and it "
+            "is packed again"
+        )
+
+
+def _other(store: Store, source: Source) -> str:
+    """Return what of a store is not the source's, in words."""
+    same = {
+        "films": store.names == source.images or set(store.names) == set(source.images),
+        "size": store.size == source.size,
+        "fit": store.fit == source.fit,
+        "channels": store.channels == source.spec.channels,
+        "structures": store.structures == source.structures,
+    }
+    return ", ".join(name for name, equal in same.items() if not equal)
 
 
 def find_store(source: Source, folder: Path) -> Path | None:
@@ -182,7 +275,7 @@ def find_store(source: Source, folder: Path) -> Path | None:
     key = source.key()
     for manifest in sorted(folder.glob(f"{source.spec.name}-*/manifest.json")):
         with suppress(OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile):
-            if json.loads(manifest.read_text("utf-8")).get("key") != key:
+            if jsonfile.read(manifest).get("key") != key:
                 continue
             names, sizes, _ = _table(manifest.parent)
             rows = np.linspace(0, len(names) - 1, LOOKED_AT).astype(np.int64)
@@ -197,15 +290,15 @@ def verify(store: Store, source: Source) -> list[str]:
     names, old_sizes, old_times = _table(store.folder)
     known = dict(zip(names, zip(old_sizes.tolist(), old_times.tolist(), strict=True), strict=True))
     sizes, times = source.stats()
-    found = []
+    wrong = _other(store, source)
+    found = [f"it has other {wrong} than its name says"] if wrong else []
     for image, size, time in zip(source.images, sizes.tolist(), times.tolist(), strict=True):
         if image not in known:
             found.append(f"{image}: not in the store")
         elif (size, time) != known[image]:
             change = "the file is gone" if size == -1 else "changed since it was packed"
             found.append(f"{image}: {change}")
-    manifest = json.loads((store.folder / "manifest.json").read_text("utf-8"))
-    if manifest["sha256"] != checksum(store.folder / "images.npy"):
+    if read_manifest(store.folder).sha256 != checksum(store.folder / "images.npy"):
         found.append("images.npy: its checksum is not the manifest's; delete the store")
     return found
 
@@ -217,10 +310,15 @@ def write_table(path: Path, source: Source, sizes: np.ndarray, times: np.ndarray
 
 
 def _table(path: Path) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+    refuse_compressed(path / "table.npz")
     # Opened here, because numpy leaves the file of a damaged archive open.
     with (path / "table.npz").open("rb") as file, np.load(file, allow_pickle=False) as table:
         names = tuple(table["images"].tobytes().decode().split("\0"))
-        return names, table["bytes"], table["mtime_ns"]
+        sizes, times = table["bytes"], table["mtime_ns"]
+    for each in (sizes, times):
+        if each.dtype != np.int64 or each.shape != (len(names),):
+            raise ValueError(f"table.npz holds {each.dtype} {each.shape} for {len(names)} films")
+    return names, sizes, times
 
 
 def checksum(path: Path) -> str:

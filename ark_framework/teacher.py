@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,18 +27,24 @@ class Teacher:
             return self.model.encode(views).projected
 
     @torch.no_grad()
-    def update(self, student: ArkModel, momentum: float) -> None:
+    def update(self, student: ArkModel, momentum: float, *, held: Tensor | None = None) -> None:
         """Move towards the student: ``teacher = m teacher + (1 - m) student``.
 
         Parameters and floating buffers are averaged, integer buffers are copied.
+
+        Args:
+            student: Whom to follow.
+            momentum: The share that stays.
+            held: ``()``, on the device: 1 where nothing may move, else 0.
         """
         mine, theirs = _tensors(self.model), _tensors(student)
         floating = [name for name, tensor in mine.items() if tensor.is_floating_point()]
+        share: Any = 1.0 - momentum
+        if held is not None:
+            share = [torch.where(held > 0, 0.0, share)] * len(floating)
         if floating:
             torch._foreach_lerp_(
-                [mine[name] for name in floating],
-                [theirs[name] for name in floating],
-                1.0 - momentum,
+                [mine[name] for name in floating], [theirs[name] for name in floating], share
             )
         for name in mine.keys() - set(floating):
             mine[name].copy_(theirs[name])

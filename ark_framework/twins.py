@@ -25,11 +25,18 @@ def twins(mine: Store, other: Store) -> tuple[np.ndarray, bool]:
     version = f"{prints.VERSION}.{VERSION}.{int(wide)}.{other.folder.name}"
     path = mine.folder / f"twins-{hashlib.sha256(version.encode()).hexdigest()[:16]}.npy"
     kept = prints.kept(path)
-    if kept is not None and kept.ndim == 2 and kept.shape[1] == 2 and kept.dtype == np.int64:
+    if kept is not None and _fits(kept, len(mine.images), len(other.images)):
         return kept, wide
     found = _twins(mine, other)
     prints.keep(path, found)
     return found, wide
+
+
+def _fits(pairs: np.ndarray, ours: int, theirs: int) -> bool:
+    """Whether kept pairs are rows of both stores."""
+    if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.dtype != np.int64:
+        return False
+    return bool(((pairs >= 0) & (pairs < [ours, theirs])).all())
 
 
 def _twins(mine: Store, other: Store) -> np.ndarray:

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import csv
 import errno
-import fcntl
 import logging
 import os
 import shutil
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from ark_framework import locks
+from ark_framework.arrays import Map, open_map
 from ark_framework.decoding import Reader
 from ark_framework.errors import DataError, MachineError
 from ark_framework.shards import Shard
@@ -32,7 +31,6 @@ CHUNK = 64
 # Room left on the disk for everybody else.
 MARGIN = 64 * 2**20
 
-Map = np.memmap[Any, np.dtype[np.uint8]]
 log = logging.getLogger(__name__)
 
 
@@ -106,14 +104,14 @@ def open_partial(pack: Pack) -> tuple[Map, Map]:
     files = np.stack([pack.sizes, pack.times])
     names = "\0".join(pack.source.images)
     try:
-        same = (partial / "names").read_text("utf-8") == names
-        before = np.load(partial / "files.npy", allow_pickle=False) if same else None
-    except (OSError, ValueError, EOFError):
+        if (partial / "names").read_text("utf-8") != names:
+            raise ValueError("other films")
+        before = np.array(open_map(partial / "files.npy", dtype=files.dtype, shape=files.shape))
+        films, done = _open(pack, count)
+    except (OSError, ValueError):  # absent, damaged or another pack's
         before = None
-    if before is None:
         _begin_partial(pack, count)
-    films = np.load(partial / "images.npy", mmap_mode="r+")
-    done = np.load(partial / "done.npy", mmap_mode="r+")
+        films, done = _open(pack, count)
     if before is not None:
         changed = np.flatnonzero((before != files).any(axis=0)) // CHUNK
         done[changed] = 0
@@ -122,6 +120,11 @@ def open_partial(pack: Pack) -> tuple[Map, Map]:
     if before is None:
         (partial / "names").write_text(names, encoding="utf-8")  # last: it vouches for the rest
     return films, done
+
+
+def _open(pack: Pack, count: int) -> tuple[Map, Map]:
+    films = open_map(pack.partial / "images.npy", mode="r+", dtype=np.uint8, shape=pack.shape)
+    return films, open_map(pack.partial / "done.npy", mode="r+", dtype=np.uint8, shape=(count,))
 
 
 def _begin_partial(pack: Pack, count: int) -> None:
@@ -172,6 +175,17 @@ def refuse(source: Source, bad: Mapping[str, str], max_bad: int, *, listing: Pat
     )
 
 
+def refuse_taken(pack: Pack) -> None:
+    """Refuse to begin where something lies that is no folder.
+
+    Raises:
+        MachineError: naming it.
+    """
+    for path in (pack.path, pack.partial):
+        if path.is_symlink() or (path.exists() and not path.is_dir()):
+            raise MachineError(f"{path} is in the way of a store; move or delete it")
+
+
 def need_room(pack: Pack) -> None:
     """Refuse to begin what the disk has no room for.
 
@@ -211,19 +225,12 @@ def locked(path: Path, *, refused: str | None = None) -> Iterator[None]:
     Raises:
         MachineError: another process has it, and ``refused`` says what for.
     """
-    with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            who = file.read().strip()
+    with locks.open_lock(path) as file:
+        if (who := locks.take(file)) is not None:
             if refused is not None:
                 raise MachineError(
                     f"{refused} is being packed by {who}; run again when that has ended"
-                ) from error
+                )
             log.warning("waiting for %s, which is packing the same films", who)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+            locks.wait(file)
         yield

@@ -31,6 +31,7 @@ from torch.autograd.profiler_util import DeviceType  # type: ignore[attr-defined
 
 from ark_framework import config as configuration
 from ark_framework import observers
+from ark_framework.badsteps import BadSteps
 from ark_framework.batches import StoreBatches
 from ark_framework.cli.bench import DATASET, settings
 from ark_framework.plan import Visit
@@ -92,7 +93,7 @@ class Rig:
             student=student,
             teacher=Teacher(student),
             optimizer=make_optimizer(student, self.prepared.config.optim),
-            broken=torch.zeros((), device=self.runtime.device),
+            bad=BadSteps(student),
         )
 
     def batches(self) -> StoreBatches:

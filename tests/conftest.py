@@ -37,7 +37,7 @@ def shared_stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("stores")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small(shared_stores: Path) -> Callable[..., dict[str, Any]]:
     """Return ``small(**changes)``: a run over the phantom world that takes a second or two."""
     from ark_framework import config

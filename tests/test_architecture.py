@@ -119,7 +119,7 @@ def test_deferred_imports_are_few() -> None:
             continue
         for name, node in imports(tree):
             if node in deferred(tree) and node not in typing_only(tree):
-                allowed = name.split(".")[0] in EXTRAS or name == "ark_framework.config"
+                allowed = name.split(".")[0] in EXTRAS or name == "ark_framework.wording"
                 assert allowed, f"{path.name} imports {name} inside a function"
 
 

@@ -18,6 +18,7 @@ from torch.nn import functional
 from ark_framework import checkpoint, model, views
 from ark_framework import config as configuration
 from ark_framework.ahead import ahead
+from ark_framework.badsteps import BadSteps
 from ark_framework.batches import StoreBatches
 from ark_framework.config import RuntimeConfig, ViewsConfig
 from ark_framework.errors import ConfigError, Interrupted, MachineError
@@ -61,7 +62,7 @@ def state_of(prepared: Prepared) -> State:
         student=student,
         teacher=Teacher(student),
         optimizer=make_optimizer(student, prepared.config.optim),
-        broken=torch.zeros(()),
+        bad=BadSteps(student),
     )
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from ark_framework import LabelSchema, schedule
+from ark_framework.badsteps import BadSteps
 from ark_framework.builtin import backbones, heads, losses
 from ark_framework.config import ModelConfig, OptimConfig
 from ark_framework.model import ArkModel, HeadPlan
@@ -179,7 +180,7 @@ def _train(
         student=student.train(),
         teacher=teacher,
         optimizer=make_optimizer(student, optim),
-        broken=torch.zeros(()),
+        bad=BadSteps(student),
     )
 
     def batches(visit: Visit, start: int) -> Generator[Views, None, None]:

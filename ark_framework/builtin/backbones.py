@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ark_framework import BackboneSpec
+
+# What makes timm look for weights in files or on the network: a model's description must not.
+SOURCES = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
 
 
 class TimmOptions(BaseModel):
@@ -23,14 +26,23 @@ class TimmOptions(BaseModel):
     pretrained: bool | str = False
     kwargs: dict[str, Any] = Field(default_factory=dict)
 
+    @field_validator("kwargs")
+    @classmethod
+    def _no_weights(cls, kwargs: dict[str, Any]) -> dict[str, Any]:
+        if weights := sorted(SOURCES & set(kwargs)):
+            raise ValueError(f"{weights[0]} is not taken: model.init says where weights come from")
+        return kwargs
+
 
 class TinyOptions(BaseModel):
     """Width of the first stage and blocks per stage of the tiny convolution."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    width: int = Field(default=32, ge=4)
-    depths: tuple[int, ...] = (1, 1, 1)
+    width: int = Field(default=32, ge=4, le=4096)
+    depths: tuple[Annotated[int, Field(ge=0, le=64)], ...] = Field(
+        default=(1, 1, 1), min_length=1, max_length=8
+    )
 
 
 def _timm(options: TimmOptions) -> Any:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+import io
+import re
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ark_framework import DataError, DatasetCard, DatasetSpec, LabelSchema, did_you_mean, hookimpl
 
+BLANK = ("", "nan", "NaN")
+# What other programs separate columns by.
+SPACED = re.compile(r"[;\t|]")
+MASKS = ("PNG", "JPEG", "TIFF", "BMP", "GIF")
+# No name has these: a terminal would obey them, or they turn the direction of writing.
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 # The annotation table's own columns, and which of them options name a CSV column for.
 COLUMNS = ("image", "split", "patient", "sex", "age", "view", "source_id", "source_patient")
 
@@ -73,6 +85,9 @@ class TableOptions(BaseModel):
         taken = sorted(set(self.labels) & set(COLUMNS))
         if taken:
             raise ValueError(f"a label cannot be called {taken[0]!r}, a column of the core's own")
+        named = (*self.labels, *self.masks, *self.groups)
+        if odd := [name for name in named if not name.strip() or CONTROL.search(name)]:
+            raise ValueError(f"a label or group cannot be called {odd[0]!r}: give text on one line")
         if len(set(self.labels)) < len(self.labels):
             raise ValueError("a label is named twice")
         return self
@@ -94,10 +109,10 @@ def read(options: TableOptions) -> pd.DataFrame:
     path = options.root / options.csv
     roles = {name: getattr(options, name) for name in ("image", *COLUMNS[1:6])}
     roles = {name: column for name, column in roles.items() if column is not None}
-    classes = options.label_column is not None
+    classes = [options.label_column] if options.label_column is not None else []
     wanted = [] if options.kind == "mask" or classes else list(options.labels)
     roles |= {f"group:{column}": column for column in options.groups}
-    frame = _csv(path, [*roles.values(), *wanted, *([options.label_column] if classes else [])])
+    frame = _csv(path, [*roles.values(), *wanted, *classes])
     table = frame[list(roles.values())].set_axis(list(roles), axis=1)
     table["split"] = table["split"].replace(SPLIT) if options.split else "train"
     if options.sex:
@@ -105,27 +120,61 @@ def read(options: TableOptions) -> pd.DataFrame:
         # What is no sex that we know stays, for the core to refuse with its row.
         table["sex"] = lower.map(SEX).where(lower.isin(list(SEX)), table["sex"])
     if classes:
-        return table.join(_one_hot(frame[options.label_column], options, path))
+        return table.join(_one_hot(frame[classes[0]], options, path))
     if options.kind == "mask":
         _check_masks(table["image"], options)
     return table.join(frame[wanted].apply(_numbers))
 
 
-def _csv(path: Path, columns: list[Any]) -> pd.DataFrame:
+def _csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Return columns as text, indexed by the lines on which their rows end."""
+    names = list(dict.fromkeys(columns))
+    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    rows: dict[int, list[str]] = {}
     try:
-        # Only a blank or NaN is missing: "None" may be the name of a class.
-        frame = pd.read_csv(
-            path, dtype=str, index_col=False, keep_default_na=False, na_values=["", "nan", "NaN"]
-        )
-    except (OSError, ValueError) as error:
-        raise DataError(f"table: cannot read {path}: {error}".split("\n")[0]) from error
-    for name in columns:
-        if name not in frame.columns:
-            raise DataError(
-                f"table: {path} has no column {name!r}{did_you_mean(name, map(str, frame.columns))}"
-                f"; it has {', '.join(map(repr, list(frame.columns)[:24]))}"
-            )
-    return frame
+        header = next(reader, [])
+        places = [_place(name, header, path) for name in names]
+        for row in filter(None, reader):
+            if len(row) < len(header) or any(row[len(header) :]):
+                raise csv.Error(f"{len(row)} fields, the header has {len(header)}")
+            rows[reader.line_num] = [row[place] for place in places]
+    except csv.Error as error:
+        raise DataError(f"table: {path}, line {reader.line_num}: {error}") from error
+    index = pd.Index(rows, name=str(path), dtype="int64")
+    frame = pd.DataFrame(list(rows.values()), index=index, columns=names, dtype="str")
+    # Only a blank or NaN is missing: "None" may be the name of a class.
+    return frame.mask(frame.isin(BLANK))
+
+
+def _place(name: str, header: list[str], path: Path) -> int:
+    if header.count(name) > 1:
+        raise DataError(f"table: {path} has {header.count(name)} columns {name!r}")
+    if name in header:
+        return header.index(name)
+    known = [text[:60] for text in header[:24]]
+    other = len(header) == 1 and SPACED.search(header[0])
+    marks = "; columns are separated by commas" if other else ""
+    raise DataError(
+        f"table: {path} has no column {name!r}{did_you_mean(name, header[:999])}; it has "
+        f"{', '.join(map(repr, known)) or 'none'}{marks}"
+    )
+
+
+def _text(path: Path) -> str:
+    try:
+        if path.exists() and not path.is_file():
+            raise DataError(f"table: {path} is no file")
+        raw = path.read_bytes()
+        raw = gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"table: {path}, line {line}: is not UTF-8 text; save it as such"
+        ) from error
+    except (OSError, EOFError, zlib.error) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"table: cannot read {path}: {reason}") from error
 
 
 def _numbers(column: pd.Series) -> pd.Series:
@@ -137,17 +186,21 @@ def _numbers(column: pd.Series) -> pd.Series:
 def _one_hot(column: pd.Series, options: TableOptions, path: Path) -> pd.DataFrame:
     wrong = column.notna() & ~column.isin(options.labels)
     if wrong.any():
-        line = int(np.flatnonzero(wrong.to_numpy())[0])
+        row = int(wrong.to_numpy().argmax())
+        line, shown = column.index[row], str(column.iloc[row])[:80]
         raise DataError(
-            f"table: {path}, line {line + 2}: class {column[line]!r} is not one of the labels "
-            f"{', '.join(options.labels)}{did_you_mean(column[line], options.labels)}"
+            f"table: {path}, line {line}: class {shown!r} is not one of the labels "
+            f"{', '.join(options.labels)}{did_you_mean(shown, options.labels)}"
         )
     hot = {label: (column == label).astype("float64") for label in options.labels}
     return pd.DataFrame(hot).where(column.notna())
 
 
 def _mask_path(image: str, pattern: str, options: TableOptions) -> Path:
-    return options.root / pattern.replace("{stem}", Path(image).stem)
+    path = options.root / pattern.replace("{stem}", Path(image).stem)
+    if not path.resolve().is_relative_to(options.root.resolve()):
+        raise DataError(f"table: {path}: leads out of the root; every mask must lie below it")
+    return path
 
 
 def _check_masks(images: pd.Series, options: TableOptions) -> None:
@@ -168,9 +221,10 @@ def read_mask(row: Any, options: TableOptions) -> np.ndarray:
     for pattern in options.masks.values():
         path = _mask_path(row.image, pattern, options)
         try:
-            with Image.open(path) as file:
+            # Named, because Pillow would also open formats that start other programs.
+            with Image.open(path, formats=MASKS) as file:
                 planes.append(np.asarray(file.convert("L")) > 127)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
             raise DataError(f"table: cannot read the mask {path}: {error}") from error
         if planes[-1].shape != planes[0].shape:
             raise DataError(

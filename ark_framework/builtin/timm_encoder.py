@@ -107,12 +107,11 @@ def _create(
                 pretrained_cfg_overlay=overlay,
                 **dict(kwargs),
             )
-    except (TypeError, AssertionError) as error:
-        raise ConfigError(
-            f"model.options: timm's {name!r} refuses them: {str(error).splitlines()[0]}"
-        ) from error
-    except (OSError, RuntimeError) as error:
-        if not pretrained:
+    except Exception as error:  # timm's models raise whatever their arguments lead to
+        if not pretrained or isinstance(error, TypeError | AssertionError):
+            why = (str(error) or type(error).__name__).splitlines()[0]
+            raise ConfigError(f"model.options: timm's {name!r} refuses them: {why}") from error
+        if not isinstance(error, OSError | RuntimeError):
             raise
         raise MachineError(
             f"no pretrained weights for {name!r} here ({type(error).__name__}); give a local file "

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import click
 
+from ark_framework.cli.plain import answers_alone, echo
 from ark_framework.errors import ArkError, MachineError
 
 # What the machine refuses, as against what a program got wrong.
@@ -82,15 +86,19 @@ def ark() -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the documented code."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:  # one of several is ended by what started it
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     sys.exit(run(args))
 
 
 def run(args: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; a user's error is one line on stderr."""
+    words = sys.argv[1:] if args is None else list(args)
     try:
-        result: Any = ark.main(args=args, prog_name="ark", standalone_mode=False)
+        with answers_alone() if "--json" in words else nullcontext():
+            result: Any = ark.main(args=words, prog_name="ark", standalone_mode=False)
     except ArkError as error:
-        click.echo(f"error: {' '.join(str(error).split())}", err=True)
+        echo(f"error: {' '.join(str(error).split())}", err=True)
         return error.exit_code
     except click.ClickException as error:
         if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
@@ -98,16 +106,16 @@ def run(args: Sequence[str] | None = None) -> int:
             return error.exit_code
         context = getattr(error, "ctx", None)
         see = f" (see: {context.command_path} --help)" if context else ""
-        click.echo(f"error: {' '.join(error.format_message().split())}{see}", err=True)
+        echo(f"error: {' '.join(error.format_message().split())}{see}", err=True)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
+        echo("interrupted", err=True)
         return 130
     except BrokenPipeError:
         return 0
     except OSError as error:
         if error.errno not in REFUSALS:
             raise
-        click.echo(f"error: {error.strerror}: {error.filename or 'no file named'}", err=True)
+        echo(f"error: {error.strerror}: {error.filename or 'no file named'}", err=True)
         return MachineError.exit_code
     return result if isinstance(result, int) else 0

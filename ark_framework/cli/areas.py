@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from rich.markup import escape
 from rich.table import Table
 
 from ark_framework import masks
@@ -64,7 +63,7 @@ def layout(dataset: str, found: dict[str, dict[str, Any]]) -> Table:
         for name, structures in found.items():
             one = structures[label]
             made.add_row(
-                escape(label) if name == next(iter(found)) else "",
+                label if name == next(iter(found)) else "",
                 name,
                 *(str(one[key]) for key in columns[:2]),
                 *("" if one[key] is None else f"{one[key]:.2%}" for key in columns[2:]),

@@ -12,6 +12,7 @@ from ark_framework.cli.choice import Chosen, choose, choosing
 from ark_framework.cli.console import console as open_console
 from ark_framework.cli.console import sheet
 from ark_framework.cli.packing import PackingBar
+from ark_framework.cli.plain import echo
 from ark_framework.cli.words import WordsCommand
 from ark_framework.errors import ConfigError
 
@@ -72,7 +73,7 @@ def audit(
     if pairs is not None:
         _shared(found).to_csv(pairs, index=False)
     if as_json:
-        click.echo(json.dumps(summary, indent=1))
+        echo(json.dumps(summary, indent=1))
     else:
         _show(console, summary)
 

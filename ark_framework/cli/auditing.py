@@ -29,8 +29,6 @@ def run(
     from ark_framework.ranks import open_ranks
 
     first = open_ranks().first
-    if first:
-        (out / "predictions").mkdir(parents=True, exist_ok=True)
     subjects = []
     with PackingBar(console) as progress:
         study = Study(
@@ -38,11 +36,12 @@ def run(
             roots=roots,
             progress=progress,
             embedding=progress.embedding,
-            say=lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True),
+            say=lambda line: console.print(line, highlight=False, soft_wrap=True),
         )
         with stoppable(study.stop):
             for subject in study.run():
                 if first:
+                    (out / "predictions").mkdir(parents=True, exist_ok=True)
                     _keep(subject, out / "predictions")
                 subjects.append(subject)
     return findings(subjects, study.notes, settings(config))
@@ -72,17 +71,16 @@ def finish(console: Console, found: Findings, out: Path) -> None:
     text = markdown(page.HEADING, [*told, *lines, *found.notes], sheets.sheets(found))
     write_text(out / "fairness.md", text + listed(found.settings))
     for each in accounts:
-        console.print(each.title, style="bold", highlight=False, markup=False, soft_wrap=True)
+        console.print(each.title, style="bold", highlight=False, soft_wrap=True)
         for line in each.lines:
             style = {"alarm": "bold red", "caution": "yellow"}.get(line.tone, "")
-            console.print(line.text, style=style, highlight=False, markup=False, soft_wrap=True)
+            console.print(line.text, style=style, highlight=False, soft_wrap=True)
     for sheet in sheets.short(found):
         if len(sheet.rows) <= ROWS:
             show(console, sheet)
     console.print(
         f"written: {out / 'fairness.html'}, and the tables beside it",
         highlight=False,
-        markup=False,
         soft_wrap=True,
     )
 

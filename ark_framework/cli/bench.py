@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ark_framework.cli.plain import echo
 from ark_framework.errors import DataError
 from ark_framework.events import StepsFlushed
 from ark_framework.hooks import hookimpl
@@ -92,11 +93,11 @@ def bench(
     with TemporaryDirectory(prefix="ark-bench-") as folder:
         lines = list(measured(values, Path(folder), films))
     if as_json:
-        click.echo(json.dumps([asdict(line) for line in lines], indent=1))
+        echo(json.dumps([asdict(line) for line in lines], indent=1))
         return 0
     for line in lines:
         digits = 0 if line.value >= 100 else 3 if line.value < 1 else 1
-        click.echo(f"{line.name:<13} {line.value:>10,.{digits}f} {line.unit:<9} {line.about}")
+        echo(f"{line.name:<13} {line.value:>10,.{digits}f} {line.unit:<9} {line.about}")
     return 0
 
 

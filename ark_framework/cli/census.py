@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.markup import escape
 from rich.table import Table
 
 from ark_framework.annotations import SPLITS, AnnotationTable
@@ -98,7 +97,7 @@ def tables(dataset: str, found: dict[str, Any]) -> list[Table]:
             one = counts["labels"][label]
             share = one["prevalence"]
             labels.add_row(
-                escape(label) if name == next(iter(found)) else "",
+                label if name == next(iter(found)) else "",
                 name,
                 str(one["positive"]),
                 str(one["positive"] + one["negative"]),
@@ -184,7 +183,7 @@ def _cells(counts: dict[str, Any], numbers: Sequence[str]) -> list[str]:
     age = counts["age"]
     return [
         *(str(counts[name]) for name in numbers),
-        *(escape(", ".join(f"{k} {n}" for k, n in counts[of].items())) for of in ("sex", "view")),
+        *(", ".join(f"{k} {n}" for k, n in counts[of].items()) for of in ("sex", "view")),
         f"{age['median']:g} ({age['youngest']:g} to {age['oldest']:g})" if age else "",
     ]
 

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from ark_framework.cli.pages import RESEARCH, bare, flat, listed, origin, show
+from ark_framework.cli.plain import echo
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,12 +36,12 @@ def finish(
     out.mkdir(parents=True, exist_ok=True)
     write(found, outcomes, config, out)
     if as_json:
-        click.echo(json.dumps([each.to_json() for each in outcomes], indent=1))
+        echo(json.dumps([each.to_json() for each in outcomes], indent=1))
     else:
         for sheet in sheets(found):
             show(console, sheet)
     where = ", ".join(str(out / name) for name in FILES)
-    console.print(f"written: {where}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"written: {where}", highlight=False, soft_wrap=True)
 
 
 def write(found: Comparison, outcomes: Sequence[Outcome], config: StudyConfig, out: Path) -> None:

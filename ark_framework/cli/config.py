@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ark_framework.cli.plain import echo
 from ark_framework.cli.settings import gather, settings
 from ark_framework.cli.words import WordsCommand
 
@@ -26,4 +27,4 @@ def show(data: tuple[str, ...], **given: Any) -> None:
     from ark_framework.config import dump
 
     del data  # roots are no settings
-    click.echo(dump(gather(**given)), nl=False)
+    echo(dump(gather(**given)).rstrip("\n"))

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from ark_framework.text import printable
 
 # rich would fold what goes into a pipe to 80 columns.
 PIPE = 200
 
 
+class _Plain(Console):
+    """Takes every text as it stands: names from data are neither markup nor commands."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **options)
+
+
 def console(*, stderr: bool = False, quiet: bool = False) -> Console:
     """Return the console to print on; a quiet one prints nothing."""
-    made = Console(stderr=stderr, quiet=quiet)
-    return made if made.is_terminal else Console(stderr=stderr, quiet=quiet, width=PIPE)
+    made = _Plain(stderr=stderr, quiet=quiet)
+    return made if made.is_terminal else _Plain(stderr=stderr, quiet=quiet, width=PIPE)
 
 
 def sheet(*columns: str, title: str | None = None) -> Table:

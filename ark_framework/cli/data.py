@@ -14,6 +14,7 @@ from ark_framework import roots as places
 from ark_framework.cli.audit import audit
 from ark_framework.cli.choice import Chosen, choose, choosing
 from ark_framework.cli.console import console as open_console
+from ark_framework.cli.plain import echo
 from ark_framework.cli.words import WordsCommand
 from ark_framework.errors import ConfigError, DataError, did_you_mean
 from ark_framework.registry import canonical, discover, parse_options
@@ -58,17 +59,15 @@ def list_(data: tuple[str, ...], as_json: bool, **given: Any) -> None:
             for name, root in places.links().items()
         ]
     if as_json:
-        click.echo(json.dumps(found, indent=1))
+        echo(json.dumps(found, indent=1))
         return
     if not found:
-        click.echo("no dataset is linked; name plugins to list theirs: ark data list --plugins ...")
+        echo("no dataset is linked; name plugins to list theirs: ark data list --plugins ...")
     width = max((len(each["dataset"]) for each in found), default=0)
     for each in found:
         facts = (each.get("kind"), f"{each.get('labels')} labels", each.get("access"))
         known = f"  {', '.join(map(str, facts))}" if "kind" in each else ""
-        click.echo(
-            f"{each['dataset']:<{width}}{known}  {each['root'] or 'no root'} ({each['from']})"
-        )
+        echo(f"{each['dataset']:<{width}}{known}  {each['root'] or 'no root'} ({each['from']})")
 
 
 def _entry(chosen: Chosen, spec: DatasetSpec) -> dict[str, Any]:
@@ -106,11 +105,11 @@ def link(name: str, path: Path) -> None:
     """
     dataset = places.dataset_name(name)
     places.link(dataset, path)
-    click.echo(f"linked {dataset} to {path.resolve()}")
+    echo(f"linked {dataset} to {path.resolve()}")
     installed = [record.name.removeprefix("ark-") for record in discover()]
     if canonical(dataset).removeprefix("ark-") not in installed:
         near = did_you_mean(dataset, installed)
-        click.echo(f"note: no installed plugin is called {canonical(dataset)}{near}")
+        echo(f"note: no installed plugin is called {canonical(dataset)}{near}")
 
 
 @data.command("pack", cls=WordsCommand)
@@ -150,7 +149,7 @@ def pack(data: tuple[str, ...], as_json: bool, shard: str | None, **given: Any) 
             if not as_json:
                 say(summary(spec.name, store))
     if as_json:
-        click.echo(json.dumps(found, indent=1))
+        echo(json.dumps(found, indent=1))
 
 
 @data.command("verify", cls=WordsCommand)
@@ -172,9 +171,9 @@ def verify(data: tuple[str, ...], as_json: bool, **given: Any) -> None:
         findings = examine(spec, table, options, config=chosen.config.store, folder=chosen.folder)
         found.append(findings)
         if not as_json:
-            click.echo("\n".join(lines(findings)))
+            echo("\n".join(lines(findings)))
     if as_json:
-        click.echo(json.dumps(found, indent=1))
+        echo(json.dumps(found, indent=1))
     wrong = [f"{each['dataset']}: {say(bad)}" for each in found for bad in each["problems"]]
     if wrong:
         others = f" (and {len(wrong) - 1} more problems)" if len(wrong) > 1 else ""
@@ -208,7 +207,7 @@ def stats(data: tuple[str, ...], as_json: bool, html: Path | None, **given: Any)
             found["datasets"][name][split]["structures"] = structures
     _page(html, "stats.html", titles={s.name: s.card.title for s in chosen.specs}, **found)
     if as_json:
-        click.echo(json.dumps(found, indent=1))
+        echo(json.dumps(found, indent=1))
         return
     console = open_console(stderr=False)
     for name, counts in found["datasets"].items():
@@ -239,10 +238,10 @@ def labels(data: tuple[str, ...], as_json: bool, html: Path | None, **given: Any
     found = matrix.matrix([table for table, _ in both])
     _page(html, "labels.html", notes=matrix.NOTES, **found)
     if as_json:
-        click.echo(json.dumps(found, indent=1))
+        echo(json.dumps(found, indent=1))
         return
     open_console(stderr=False).print(matrix.layout(found))
-    click.echo("\n".join(matrix.notes(found)))
+    echo("\n".join(matrix.notes(found)))
     _wrote(html)
 
 
@@ -272,10 +271,10 @@ def preview(data: tuple[str, ...], as_json: bool, out: Path, **given: Any) -> No
         names, strip = some_films(chosen, spec)
         strips.append(strip)
         if as_json:
-            click.echo(json.dumps({"dataset": spec.name, "films": names}))
+            echo(json.dumps({"dataset": spec.name, "films": names}))
     contact_sheet(strips, chosen.config.views, seed=chosen.config.seed).save(out)
     if not as_json:
-        click.echo(f"wrote {out}")
+        echo(f"wrote {out}")
 
 
 def _tables(
@@ -314,7 +313,7 @@ def _page(html: Path | None, template: str, **values: Any) -> None:
 
 def _wrote(html: Path | None) -> None:
     if html is not None:
-        click.echo(f"wrote {html}")
+        echo(f"wrote {html}")
 
 
 def _every_film(data: tuple[str, ...], given: dict[str, Any]) -> Chosen:

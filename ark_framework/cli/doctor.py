@@ -16,6 +16,7 @@ from typing import Literal
 
 import click
 
+from ark_framework.cli.plain import echo
 from ark_framework.errors import ConfigError, MachineError
 
 # Below this there is no room for even a small store at the default side.
@@ -41,12 +42,12 @@ def doctor(as_json: bool) -> int:
     """
     findings = [found for look in CHECKS for found in _look(look)]
     if as_json:
-        click.echo(json.dumps([asdict(found) for found in findings], indent=1))
+        echo(json.dumps([asdict(found) for found in findings], indent=1))
     else:
         for found in findings:
-            click.echo(f"{found.state:<7} {found.name}: {found.message}")
+            echo(f"{found.state:<7} {found.name}: {found.message}")
             if found.mend:
-                click.echo(f"        mend it with: {found.mend}")
+                echo(f"        mend it with: {found.mend}")
     broken = any(found.state == "broken" for found in findings)
     return MachineError.exit_code if broken else 0
 

@@ -11,6 +11,7 @@ import click
 from ark_framework.cli.console import console as open_console
 from ark_framework.cli.console import sheet
 from ark_framework.cli.packing import PackingBar
+from ark_framework.cli.plain import echo
 from ark_framework.cli.settings import reading, roots
 from ark_framework.cli.studying import datasets_of
 from ark_framework.cli.words import WordsCommand
@@ -90,7 +91,7 @@ def evaluate(
             if not as_json:
                 _show(console, result)
     if as_json:
-        click.echo(json.dumps({name: _plain(each) for name, each in found.items()}, indent=1))
+        echo(json.dumps({name: _plain(each) for name, each in found.items()}, indent=1))
     console.print(f"tables and predictions: {out}", highlight=False, soft_wrap=True)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ark_framework.cli.plain import echo
 from ark_framework.errors import ArkError
 
 if TYPE_CHECKING:
@@ -34,14 +35,14 @@ def export(run: Path, out: Path) -> None:
     source = bundle.Source(title=folder.absolute().name, datasets=_terms(model, trained))
     bundle.write(out, model.model, model.blueprint, source=source, trained=trained)
     names = ", ".join(task.name for task in model.tasks) or "none"
-    click.echo(f"heads: {names}")
+    echo(f"heads: {names}")
     kept = [part.dataset for part in trained.parts if part.access == "credentialed"]
     if kept:
-        click.echo(
+        echo(
             f"{', '.join(kept)}: under a data-use agreement; no trace of its films is in the "
             "folder, but ask whether its weights may be shared"
         )
-    click.echo(f"model: {out}")
+    echo(f"model: {out}")
 
 
 def _terms(model: Pretrained, trained: Exposure) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ark_framework.cli.plain import echo
 from ark_framework.cli.settings import reading, roots
 from ark_framework.cli.studying import given, layers
 from ark_framework.cli.torchrun import divided
@@ -120,6 +121,6 @@ def fairness(
             return
         finish(console, found, out)
         if as_json:
-            click.echo(json.dumps(plain(found), indent=1))
+            echo(json.dumps(plain(found), indent=1))
 
     return divided(work, processes=gpus, device=config.runtime.device, as_json=as_json)

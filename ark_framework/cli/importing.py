@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from ark_framework.cli.plain import echo
+
 
 @click.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
@@ -14,7 +16,9 @@ import click
     "--heads",
     help="Names of the heads, in the file's order: mimic=14,mine=Nodule|Mass.",
 )
-@click.option("--size", type=click.IntRange(min=16), help="Side of the films, over the file's.")
+@click.option(
+    "--size", type=click.IntRange(min=16, max=4096), help="Side of the films, over the file's."
+)
 def import_(file: Path, out: Path, heads: str | None, size: int | None) -> None:
     """Turn published weights into a model folder, and say what became of them.
 
@@ -34,5 +38,5 @@ def import_(file: Path, out: Path, heads: str | None, size: int | None) -> None:
     )
     bundle.write(out, imported.model, imported.blueprint, source=source)
     for line in imported.report():
-        click.echo(line)
-    click.echo(f"model: {out}")
+        echo(line)
+    echo(f"model: {out}")

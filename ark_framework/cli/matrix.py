@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from ark_framework.annotations import AnnotationTable
@@ -90,7 +89,7 @@ def layout(found: dict[str, Any]) -> Table:
     made = sheet("label", *found["datasets"])
     for row in found["labels"]:
         cells = (cell(row["cells"].get(name)) for name in found["datasets"])
-        made.add_row(escape(row["label"]), *cells)
+        made.add_row(row["label"], *cells)
     films = (f"{each['films']} training films" for each in found["datasets"].values())
     made.add_section()
     made.add_row("", *films)

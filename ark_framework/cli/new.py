@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from ark_framework import scaffold
+from ark_framework.cli.plain import echo
 
 
 @click.command("new")
@@ -37,12 +38,12 @@ def new(name: str, kind: str, out: Path | None) -> None:
     made = scaffold.plan(name, kind=kind)
     folder = out or Path(made.distribution)
     scaffold.write(made, folder)
-    click.echo(f"wrote {folder}; to fill in, in {made.module}.py:")
+    echo(f"wrote {folder}; to fill in, in {made.module}.py:")
     for place in made.places:
-        click.echo(f"  {place}")
-    click.echo("next, before or after that:")
+        echo(f"  {place}")
+    echo("next, before or after that:")
     # pip takes a bare word for a name on an index, so a folder is shown with its separator.
     where = folder if folder.is_absolute() else f"./{folder.as_posix()}"
-    click.echo(f"  pip install -e {shlex.quote(str(where))}")
-    click.echo(f"  ark plugins check {made.plugin}")
-    click.echo(f"  {made.trial}")
+    echo(f"  pip install -e {shlex.quote(str(where))}")
+    echo(f"  ark plugins check {made.plugin}")
+    echo(f"  {made.trial}")

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.progress import TimeRemainingColumn as Remaining
 
+from ark_framework.text import printable
+
 if TYPE_CHECKING:
     from ark_framework.store import Store
 
@@ -55,7 +57,7 @@ class PackingBar:
     def _draw(self, doing: str, done: int, total: int) -> None:
         if self._bar is None:
             self._bar = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 Remaining(),
@@ -63,7 +65,7 @@ class PackingBar:
             )
             self._bar.start()
         if doing not in self._ids:
-            self._ids[doing] = self._bar.add_task(doing, total=total)
+            self._ids[doing] = self._bar.add_task(printable(doing), total=total)
         self._bar.update(self._ids[doing], completed=done, total=total)
         if done == total:
             self._close()

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import platform
+import re
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
+from rich.text import Text
 
 from ark_framework.cli.console import sheet as open_sheet
+from ark_framework.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,32 +27,46 @@ RESEARCH = "Research use only; not for diagnosis."
 
 def origin(*libraries: str) -> Iterator[str]:
     """Yield when and by which command it was made, and with what."""
-    typed = shlex.join(map(bare, sys.argv[1:]))
+    typed = shlex.join(map(bare, _without_places(sys.argv[1:])))
     yield f"{datetime.now().astimezone():%Y-%m-%d %H:%M %z}: ark {typed}"
     used = ("ark-framework", "torch", "numpy", *libraries)
     named = (f"{name} {version(name)}" for name in used)
     yield f"{', '.join(named)}, Python {platform.python_version()}"
 
 
+def _without_places(words: Iterable[str]) -> Iterator[str]:
+    """Leave out where data and stores lie: ``--data`` takes several words, ``--store`` one."""
+    left = 0
+    for word in words:
+        option, equals, _ = word.partition("=")
+        if word.startswith("-"):
+            left = {"--data": sys.maxsize, "--store": 0 if equals else 1}.get(option, 0)
+            if option not in ("--data", "--store"):
+                yield word
+        elif left:
+            left -= 1
+        else:
+            yield word
+
+
 def bare(word: str) -> str:
     """Leave out of a path whose disk it is on: a page is for others too."""
-    head, sign, path = word.rpartition("=" if "=" in word else ":")
-    return f"{head}{sign}{Path(path).name}" if "/" in path else word
+    return "".join(Path(part).name if "/" in part else part for part in re.split("([=:,])", word))
 
 
 def show(console: Console, sheet: Sheet) -> None:
     """Print a table and its notes."""
-    made = open_sheet(*map(escape, sheet.columns), title=escape(sheet.title))
+    made = open_sheet(*sheet.columns, title=sheet.title)
     for row in sheet.rows:
         made.add_row(*map(_cell, row))
     console.print(made)
     for note in sheet.notes:
-        console.print(f"[dim]{escape(note)}[/dim]", highlight=False, soft_wrap=True)
+        console.print(note, style="dim", highlight=False, soft_wrap=True)
 
 
-def _cell(cell: Cell) -> str:
-    tag = {"best": "bold", "second": "underline"}.get(cell.place)
-    return f"[{tag}]{escape(cell.text)}[/{tag}]" if tag else escape(cell.text)
+def _cell(cell: Cell) -> Text:
+    style = {"best": "bold", "second": "underline"}.get(cell.place, "")
+    return Text(printable(cell.text), style=style)
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -66,5 +82,6 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
 
 def listed(told: Mapping[str, str]) -> str:
     """Return settings as a section of Markdown."""
-    lines = "\n".join(f"{name}: {value}" for name, value in told.items())
+    # On a line of its own none of them can end the block.
+    lines = "\n".join(printable(f"{k}: {v}".replace("\n", " ")) for k, v in told.items())
     return f"## Settings\n\n```text\n{lines}\n```\n"

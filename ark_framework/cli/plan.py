@@ -10,6 +10,7 @@ import click
 from ark_framework.cli.console import console as open_console
 from ark_framework.cli.console import sheet
 from ark_framework.cli.packing import PackingBar
+from ark_framework.cli.plain import echo
 from ark_framework.cli.settings import gather, roots, settings
 from ark_framework.cli.words import WordsCommand
 
@@ -39,7 +40,7 @@ def plan(data: tuple[str, ...], as_json: bool, **given: Any) -> None:
 def show(console: Console, plan: RunPlan, *, as_json: bool) -> None:
     """Print a plan as tables, or as JSON."""
     if as_json:
-        click.echo(json.dumps(plan.to_json()))
+        echo(json.dumps(plan.to_json()))
         return
     tasks = sheet("task", "kind", "labels", "head", "loss", "train", "val", "test", "steps/cycle")
     for task in plan.tasks:

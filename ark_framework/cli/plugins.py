@@ -11,6 +11,7 @@ import click
 
 from ark_framework import registry as plugin_registry
 from ark_framework.cli.new import new
+from ark_framework.cli.plain import echo
 
 if TYPE_CHECKING:
     from ark_framework.registry import PluginRecord, Registry
@@ -31,7 +32,7 @@ def list_(as_json: bool) -> None:
     """List every installed plugin; none is imported."""
     records = plugin_registry.discover()
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(record) for record in records], indent=1))
+        echo(json.dumps([dataclasses.asdict(record) for record in records], indent=1))
         return
     rows = [("name", "distribution", "version", "API")]
     rows += [(each.name, each.distribution, each.version, each.api) for each in records]
@@ -39,9 +40,7 @@ def list_(as_json: bool) -> None:
     problems = ["", *(each.problem for each in records)]
     for row, problem in zip(rows, problems, strict=True):
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo(
-            f"{'  '.join(cells)}  {f'cannot be used: it {problem}' if problem else ''}".rstrip()
-        )
+        echo(f"{'  '.join(cells)}  {f'cannot be used: it {problem}' if problem else ''}".rstrip())
 
 
 @plugins.command("show")
@@ -58,15 +57,15 @@ def show(name: str, as_json: bool) -> None:
     record = next(record for record in registry.plugins if record.name == wanted)
     provided = _provided(registry, record)
     if as_json:
-        click.echo(json.dumps({**dataclasses.asdict(record), **provided}, indent=1))
+        echo(json.dumps({**dataclasses.asdict(record), **provided}, indent=1))
         return
-    click.echo(f"{record.name}: {record.distribution} {record.version}, API {record.api}")
+    echo(f"{record.name}: {record.distribution} {record.version}, API {record.api}")
     for what, entries in provided.items():
         for each, facts in entries.items():
-            click.echo(f"\n{what} {each}")
+            echo(f"\n{what} {each}")
             for fact, value in facts.items():
                 if value not in (None, "", [], {}):
-                    click.echo(_line(fact, value))
+                    echo(_line(fact, value))
 
 
 @plugins.command("check")
@@ -84,12 +83,12 @@ def check(name: str, as_json: bool) -> int:
     failed = sum(not result.ok and not result.skipped for result in results)
     if as_json:
         keys = ("name", "ok", "skipped", "message")
-        click.echo(json.dumps([{key: getattr(r, key) for key in keys} for r in results], indent=1))
+        echo(json.dumps([{key: getattr(r, key) for key in keys} for r in results], indent=1))
     else:
         for result in results:
             state = "skipped" if result.skipped else "ok" if result.ok else "FAILED"
-            click.echo(f"{state:<8} {result.name}{f': {result.message}' * bool(result.message)}")
-        click.echo(f"{len(results)} checks, {failed} failed")
+            echo(f"{state:<8} {result.name}{f': {result.message}' * bool(result.message)}")
+        echo(f"{len(results)} checks, {failed} failed")
     return 4 if failed else 0
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ark_framework.cli.plain import echo
 from ark_framework.cli.prediction import Output, may_fill
 from ark_framework.errors import ConfigError
 
@@ -226,4 +227,4 @@ def _gallery(
 def _say_unnamed(model: Pretrained) -> None:
     unnamed = [task.name for task in model.tasks if not task.named]
     if unnamed:
-        click.echo(f"names not known: heads {', '.join(unnamed)} and their labels", err=True)
+        echo(f"names not known: heads {', '.join(unnamed)} and their labels", err=True)

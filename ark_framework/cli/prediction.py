@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,9 +10,9 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, TextIO
 
-import click
-
+from ark_framework.cli.plain import answers, echo
 from ark_framework.errors import ConfigError, DataError
+from ark_framework.text import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,7 +57,7 @@ class Output:
         """Open a file that is put in place when it is whole, or standard output."""
         self._spoke = monotonic()
         if self.out is None:
-            yield sys.stdout
+            yield answers()
             return
         beside = self.out.with_name(f".{self.out.name}.part")
         try:
@@ -78,18 +77,21 @@ class Output:
             problems: Why a film cannot be read, by name.
             file: As :meth:`opened` gave it.
         """
+        if problems and not self._bad:
+            self._first = ": ".join(next(iter(problems.items())))
+        self._bad += int(rows["image"].isin(list(problems)).sum())
+        texts = rows.select_dtypes(exclude="number").map(_written)
+        rows = rows.assign(**{str(name): column for name, column in texts.items()})
         if self.as_json:
             rows.to_json(file, orient="records", lines=True, double_precision=15)
         else:
             header = not self._films
-            rows.to_csv(file, index=False, header=header, float_format=f"%.{DIGITS}g")
-        if problems and not self._bad:
-            self._first = ": ".join(next(iter(problems.items())))
+            text = rows.to_csv(index=False, header=header, float_format=f"%.{DIGITS}g")
+            file.write(printable(text) if file.isatty() else text)
         self._films += len(rows)
-        self._bad += int(rows["image"].isin(list(problems)).sum())
         if monotonic() - self._spoke > QUIET:
             self._spoke = monotonic()
-            click.echo(f"predicted {self._films:,} films", err=True)
+            echo(f"predicted {self._films:,} films", err=True)
 
     def close(self) -> None:
         """Say how many films there are, and what could not be read.
@@ -102,9 +104,19 @@ class Output:
         if self._bad > self.max_bad:
             raise DataError(f"{said}; the others are{where or ' above'} (--max-bad {self.max_bad})")
         if self._bad:
-            click.echo(said, err=True)
+            echo(said, err=True)
         if self.out:
-            click.echo(f"{self._films} films{where}")
+            echo(f"{self._films} films{where}")
+
+
+def _written(value: object) -> object:
+    """Return a name as text: bytes in it that are none are spelled out, as are returns.
+
+    Before Python 3.13 a CSV does not quote a return, which would end its row.
+    """
+    if not isinstance(value, str):
+        return value
+    return value.encode("utf-8", "backslashreplace").decode().replace("\r", "\\r")
 
 
 def may_fill(option: str, folder: Path, films: Sequence[Path], *, overwrite: bool) -> None:

@@ -32,7 +32,7 @@ class Progress:
         self._console.print(self._lines.started(event), highlight=False, soft_wrap=True)
         if self._console.is_terminal:
             columns = (
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),

@@ -106,6 +106,7 @@ def gather(
     max_bad: int | None,
     recipe: str | None = None,
     leaks: str | None = None,
+    max_bad_steps: int | None = None,
 ) -> RunConfig:
     """Lay defaults, recipe, file, flags and ``--set`` over one another, later first.
 
@@ -124,9 +125,11 @@ def gather(
         flags["limit"] = limit
     if leaks is not None:
         flags["leaks"] = leaks
+    if max_bad_steps is not None:
+        flags["optim"] = {"max_bad_steps": max_bad_steps}
     return configuration.parse(
         configuration.merge(
-            configuration.recipe(recipe or "default"),
+            configuration.recipe("default" if recipe is None else recipe),
             configuration.load_yaml(file) if file else {},
             flags,
             *(configuration.assignment(text) for text in assignments),

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ark_framework.cli.console import console as open_console
+from ark_framework.cli.plain import echo
 from ark_framework.errors import ArkError, Interrupted, MachineError
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ def relaunch(count: int, *, device: str | None) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    from ark_framework.cli import rendezvous
+
     here = torch.cuda.device_count()
     if device != "cpu" and here < count:
         raise MachineError(
@@ -66,9 +69,9 @@ def relaunch(count: int, *, device: str | None) -> int:
             min_nodes=1,
             max_nodes=1,
             nproc_per_node=count,
-            rdzv_backend="c10d",
-            rdzv_endpoint="localhost:0",
-            local_addr="localhost",
+            rdzv_backend=rendezvous.register(),
+            rdzv_endpoint=rendezvous.HERE,
+            local_addr=rendezvous.HERE,
             run_id="ark",
             max_restarts=0,
             logs_specs=DefaultLogsSpecs(log_dir=logs),
@@ -80,15 +83,19 @@ def relaunch(count: int, *, device: str | None) -> int:
         except SignalException:
             if _saved(Path(logs)):
                 return Interrupted.exit_code
-            click.echo("interrupted", err=True)
+            echo("interrupted", err=True)
             return 130
     return 0
 
 
 def _prepare_environment(count: int) -> None:
+    from ark_framework.cli.rendezvous import loopback
+
     # As torchrun does: processes that share cores must not each take them all.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", GRACE)
+    if (only := loopback()) is not None:  # what CPUs tell one another stays on this machine
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", only)
     # What the ranks say is enough: nobody need know which socket closed, or what was passed on.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     noise = logging.getLogger("torch.distributed.elastic")
@@ -101,7 +108,7 @@ def _ended(error: ChildFailedError) -> int:
     rank, failure = error.get_first_failure()
     if failure.exitcode >= 0:
         return failure.exitcode or ArkError.exit_code
-    click.echo(
+    echo(
         f"error: rank {rank} was ended by {failure.signal_name()}, for want of memory perhaps, and "
         "the others with it; --resume goes on from the last checkpoint",
         err=True,

@@ -10,6 +10,7 @@ import click
 
 from ark_framework.cli.console import console as open_console
 from ark_framework.cli.packing import PackingBar
+from ark_framework.cli.plain import echo
 from ark_framework.cli.plan import show
 from ark_framework.cli.settings import gather, roots, settings
 from ark_framework.cli.torchrun import gpus as several
@@ -22,12 +23,22 @@ if TYPE_CHECKING:
 
 @click.command("train", cls=WordsCommand)
 @settings
-@click.option("--out", type=click.Path(path_type=Path), help="The run's folder.")
-@click.option("--resume", is_flag=True, help="Go on with the run in --out.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The run's folder; an unfinished run of the same settings that is there goes on.",
+)
+@click.option("--resume", is_flag=True, help="Go on with the run in --out, which must be there.")
 @click.option(
     "--init-from",
     type=click.Path(path_type=Path),
     help="A run or checkpoint whose weights the student starts from.",
+)
+@click.option(
+    "--max-bad-steps",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Steps to skip, in all, whose loss or gradient is not finite; one more ends the run.",
 )
 @several
 @click.option("--dry-run", is_flag=True, help="Read, pack and plan, then stop.")
@@ -40,6 +51,7 @@ def train(
     dry_run: bool,
     as_json: bool,
     gpus: int | None,
+    max_bad_steps: int | None,
     **given: Any,
 ) -> int:
     """Pretrain one encoder on many datasets, cycle after cycle.
@@ -51,8 +63,7 @@ def train(
     ark train --plugins ark-chexpert ark-mimic --recipe ark6 --gpus 8
     """
     with one_voice():
-        # A bare --resume goes on with what the run's folder says.
-        config = None if resume and not any(given.values()) else gather(**given)
+        config = _asked(out, given, resume=resume, max_bad_steps=max_bad_steps)
         if dry_run:
             return _plan(config or gather(**given), roots(data), as_json=as_json)
         if gpus is not None and not inside():
@@ -60,6 +71,21 @@ def train(
         return _pretrain(
             config, as_json=as_json, out=out, resume=resume, init_from=init_from, roots=roots(data)
         )
+
+
+def _asked(
+    out: Path | None, given: dict[str, Any], *, resume: bool, max_bad_steps: int | None
+) -> RunConfig | None:
+    """Return what is asked for; ``None`` to go on with what the run's folder says."""
+    from ark_framework.run import reopen
+
+    if not resume or any(given.values()):
+        return gather(max_bad_steps=max_bad_steps, **given)
+    if out is None or max_bad_steps is None:
+        return None
+    kept = reopen(out)[1]
+    optim = kept.optim.model_copy(update={"max_bad_steps": max_bad_steps})
+    return kept.model_copy(update={"optim": optim})
 
 
 def _device(config: RunConfig | None, out: Path | None, given: dict[str, Any]) -> str | None:
@@ -94,7 +120,7 @@ def _pretrain(config: RunConfig | None, *, as_json: bool, **about: Any) -> int:
             **about,
         )
     if as_json and not console.quiet:
-        click.echo(
+        echo(
             json.dumps(
                 {"out": str(result.folder), "scores": [vars(each) for each in result.scores]},
                 default=dict,

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
-import torch
 from torch import Tensor
 
+from ark_framework import tensors as files
 from ark_framework.errors import CheckpointError
 
 # The teacher is the model; a training checkpoint also holds the student.
@@ -67,20 +64,6 @@ def _bare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _content(path: Path) -> Any:
-    if not path.is_file():
-        raise CheckpointError(f"no file of weights at {path}")
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        with torch.serialization.safe_globals(NUMBERS):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        asked = re.search(r"GLOBAL (\S+)", str(error))
-        why = f"it asks for {asked[1]}" if asked else "its pickle is not plain"
-        raise CheckpointError(
-            f"{path} holds more than tensors and numbers and is not loaded, since it may carry "
-            f"code: {why}"
-        ) from error
-    except Exception as error:  # a damaged file raises many kinds
-        why = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{path} cannot be read: {why}") from error
+    if path.suffix == ".safetensors":
+        return files.load_safetensors(path)
+    return files.load(path, also=NUMBERS, what="file of weights")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ark_framework.blueprint import TaskHead
 from ark_framework.errors import ConfigError
+from ark_framework.text import is_name
 
 # The released notebooks name MIMIC's classes in CheXpert's order; the weights answer to this one.
 MIMIC = (
@@ -77,8 +78,8 @@ def _one(entry: str) -> TaskHead:
         )
     if not value.isdecimal():
         labels = tuple(label.strip() for label in value.split("|"))
-        if "" in labels or len(set(labels)) != len(labels):
-            raise ConfigError(f"--heads: {entry!r} has an empty label, or one twice")
+        if not all(map(is_name, labels)) or len(set(labels)) != len(labels):
+            raise ConfigError(f"--heads: {entry!r} has a label that is no text, or one twice")
         return TaskHead(name=name, kind="multilabel", labels=labels)
     return KNOWN.get((name, int(value))) or _unnamed(name, int(value))
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -64,24 +64,16 @@ def import_file(path: Path, *, names: str | None = None, side: int | None = None
     """
     weights = file.read(path)
     tensors = {name: each for name, each in weights.tensors.items() if not _SIMMIM.search(name)}
-    backbone = swin.recognize(tensors, path, side=side)
-    projector, features = _projector(tensors)
-    blueprint = Blueprint(
-        backbone="timm",
-        options=backbone.options(),
-        projector=projector,
-        features=features,
-        tasks=heads.name_heads(_sizes(tensors, path), names),
-        preprocessing=Preprocessing(
-            size=backbone.side,
-            resize=RESIZED.get(backbone.side, round(backbone.side * 8 / 7)),
-            fit="squash",
-            normalize="imagenet",
-        ),
-    )
-    model = blueprint.build()
-    converted = convert(tensors, [task.name for task in blueprint.tasks])
-    blueprint.fill(model, converted, path=path)
+    try:
+        backbone = swin.recognize(tensors, path, side=side)
+        blueprint = _blueprint(backbone, *_projector(tensors), sizes=_sizes(tensors, path))
+        given = heads.name_heads([len(task.labels) for task in blueprint.tasks], names)
+        converted = convert(tensors, [task.name for task in given])
+    except (ValueError, TypeError, IndexError, ArithmeticError) as error:
+        why = " ".join(str(error).split())
+        raise CheckpointError(f"{path} is no Swin Transformer of a known kind: {why}") from error
+    blueprint = replace(blueprint, tasks=given)
+    model = blueprint.filled(converted, path=path)
     return Imported(
         model=model,
         blueprint=blueprint,
@@ -89,6 +81,24 @@ def import_file(path: Path, *, names: str | None = None, side: int | None = None
         wrapper=weights.wrapper,
         mapped=len(converted),
         ignored=_ignored(weights),
+    )
+
+
+def _blueprint(
+    backbone: swin.Swin, projector: Projector, features: int, *, sizes: Sequence[int]
+) -> Blueprint:
+    return Blueprint(
+        backbone="timm",
+        options=backbone.options(),
+        projector=projector,
+        features=features,
+        tasks=heads.name_heads(sizes),
+        preprocessing=Preprocessing(
+            size=backbone.side,
+            resize=RESIZED.get(backbone.side, round(backbone.side * 8 / 7)),
+            fit="squash",
+            normalize="imagenet",
+        ),
     )
 
 

@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import ark_framework
 from ark_framework.errors import ConfigError
+from ark_framework.text import printable
 
 
 def environment() -> Environment:
@@ -18,6 +19,7 @@ def environment() -> Environment:
         loader=PackageLoader("ark_framework.report"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -25,6 +27,11 @@ def environment() -> Environment:
     made.globals |= {"version": ark_framework.__version__, "shares": shares}
     made.globals |= {"shown": shown, "tones": tones}
     return made
+
+
+def _shown(value: Any) -> Any:
+    """Spell out in a text from data what a page would obey; what templates made is as it is."""
+    return printable(value) if type(value) is str else value
 
 
 def render(template: str, **values: Any) -> str:

@@ -85,7 +85,7 @@ class Candidate:
         """Build it with all its heads, in eval mode."""
         model = self.plan.build(seed=seed)
         if self.weights is not None:
-            self.plan.fill(model, self.weights, path=Path(self.source))
+            model.load_state_dict(self.weights)
         return model
 
     def for_task(self, schema: LabelSchema, *, seed: int = 0) -> ArkModel:

@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from numpy.lib.format import open_memmap
 
+from ark_framework.arrays import open_map
 from ark_framework.corpus import Corpus
 from ark_framework.errors import DataError, Interrupted, MachineError
 from ark_framework.model import ArkModel
@@ -72,7 +73,12 @@ class Extractor:
             except OSError as error:
                 raise MachineError(f"cannot write {path}: {error.strerror}") from error
             self.runtime.ranks.wait()
-        kept = np.load(path, mmap_mode="r", allow_pickle=False)
+        try:
+            kept = open_map(path, dtype=np.float32)
+            if kept.ndim != 2 or len(kept) != len(corpus.store.images):
+                raise ValueError(f"{path.name} holds {kept.shape}: not a row for each film")
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} is damaged ({error}); delete it to embed again") from error
         return np.asarray(kept[corpus.index[rows]], dtype=np.float32)
 
     def _digest(self, candidate: Candidate, corpus: Corpus, seed: int) -> str:
@@ -155,10 +161,10 @@ def _begun(part: Path, note: Path, shape: tuple[int, int]) -> int:
     """Return how many films an interrupted extraction has done."""
     try:
         done = int(json.loads(note.read_text("utf-8")))
-        usable = np.load(part, mmap_mode="r", allow_pickle=False).shape == shape
-    except (OSError, ValueError, TypeError):
+        open_map(part, dtype=np.float32, shape=shape)
+    except (OSError, ValueError, TypeError, RecursionError):
         return 0
-    return done if usable and 0 <= done <= shape[0] else 0
+    return done if 0 <= done <= shape[0] else 0
 
 
 def _must_fit(candidate: Candidate, corpus: Corpus) -> None:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from ark_framework.exposure import NO, UNKNOWN, YES
 from ark_framework.statistics import Difference
+from ark_framework.text import markdown as plain
 from ark_framework.transfer.arms import Arm, mean_sd
 from ark_framework.transfer.cells import Cell, Sheet
 from ark_framework.transfer.compare import Comparison
@@ -64,14 +65,14 @@ def table_frame(found: Comparison) -> pd.DataFrame:
 
 def markdown(heading: str, lines: Sequence[str], sheets: Iterable[Sheet]) -> str:
     """Return tables as Markdown, below a heading and some lines."""
-    parts = [f"# {_plain(heading)}", "", *(f"{_plain(line)}  " for line in lines), ""]
+    parts = [f"# {plain(heading)}", "", *(f"{plain(line)}  " for line in lines), ""]
     for sheet in sheets:
-        parts += [f"## {_plain(sheet.title)}", "", _row(map(_plain, sheet.columns))]
+        parts += [f"## {plain(sheet.title)}", "", _row(map(plain, sheet.columns))]
         parts += [
             _row("---" for _ in sheet.columns),
             *(_row(map(_cell, row)) for row in sheet.rows),
         ]
-        parts += ["", *(f"{_plain(note)}  " for note in sheet.notes), ""]
+        parts += ["", *(f"{plain(note)}  " for note in sheet.notes), ""]
     return "\n".join(parts)
 
 
@@ -116,11 +117,4 @@ def _row(texts: Iterable[str]) -> str:
 
 def _cell(cell: Cell) -> str:
     left, right = {"best": ("**", "**"), "second": ("<u>", "</u>")}.get(cell.place, ("", ""))
-    return f"{left}{_plain(cell.text)}{right}"
-
-
-def _plain(text: str) -> str:
-    """Return text that Markdown takes as it is: no tag, no further column, no markup."""
-    for mark in ("\\", "|", "*", "_", "`", "["):
-        text = text.replace(mark, f"\\{mark}")
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace("\n", " ")
+    return f"{left}{plain(cell.text)}{right}"

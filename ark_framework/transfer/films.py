@@ -143,6 +143,8 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _starts_as_dicom(path: Path) -> bool:
     try:
+        if not path.is_file():
+            return False  # a pipe would be waited for
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"
     except OSError:

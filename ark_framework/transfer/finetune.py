@@ -76,7 +76,7 @@ def finetune(
         training = Training(model, labels, config, seed, runtime, work, say or _quiet)
         found = training.run(stop or threading.Event())
     values, predicted = found
-    return Finetuned(**course(values), probabilities=predicted)
+    return Finetuned(**course(values, folder), probabilities=predicted)
 
 
 def _check(corpus: Corpus, split: Split, config: FinetuneConfig) -> None:

@@ -90,7 +90,7 @@ def segment(
         training = Training(network, masks, config, seed, runtime, work, say)
         found = training.run(stop or threading.Event())
     values, predicted = found
-    return Segmented(**course(values), masks=predicted)
+    return Segmented(**course(values, folder), masks=predicted)
 
 
 def score(

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-
 from ark_framework.corpus import Corpus
 from ark_framework.overlap import film_frame, structure_table
 from ark_framework.run import write_text
+from ark_framework.tensors import load_safetensors
 from ark_framework.transfer import pictures, segmenter
 from ark_framework.transfer.candidate import Candidate
 from ark_framework.transfer.outcome import Outcome, segmented
@@ -132,7 +131,7 @@ class _Piece:
         found = self._judged(done)
         if self.config.keep and self.pieces.runtime.ranks.first:
             kept = self.pieces.out / "models" / Path(found.predictions).stem
-            tensors = safetensors.torch.load_file(self.folder / WEIGHTS)
+            tensors = load_safetensors(self.folder / WEIGHTS)
             segmenter.save(kept, made, tensors)
             self.pieces.say(f"network: {kept}")
         return [found.to_json()]

@@ -14,10 +14,12 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ark_framework.blueprint import Blueprint, Preprocessing
+from ark_framework import jsonfile
+from ark_framework.blueprint import Blueprint, Preprocessing, described
 from ark_framework.errors import CheckpointError, ConfigError, MachineError
 from ark_framework.run import write_text
 from ark_framework.runtime import seeded
+from ark_framework.tensors import load_safetensors, must_fit
 from ark_framework.transfer.candidate import Candidate
 from ark_framework.transfer.upernet import UperNet
 
@@ -156,7 +158,7 @@ def save(folder: Path, segmenter: Segmenter, tensors: Mapping[str, Tensor]) -> N
         "structures": segmenter.structures,
         "width": segmenter.width,
         "size": segmenter.size,
-        "blueprint": asdict(segmenter.blueprint),
+        "blueprint": asdict(segmenter.blueprint.without_origin()),
     }
     write_text(folder / DESCRIPTION, json.dumps(values, indent=1) + "\n")
 
@@ -173,25 +175,27 @@ def load(path: Path, *, device: torch.device | str = "cpu") -> Segmenter:
         CheckpointError: it is damaged, or of a later version.
     """
     try:
-        values = json.loads((path / DESCRIPTION).read_text("utf-8"))
+        values = jsonfile.read(path / DESCRIPTION)
         if values["format"] != FORMAT:
             raise CheckpointError(f"{path} was written by a later version of ark-framework")
-        told = values["blueprint"]
-        plan = Blueprint(
-            **{
-                **told,
-                "tasks": (),
-                "preprocessing": Preprocessing(**told["preprocessing"]),
-                "plugins": tuple(told["plugins"]),
-            }
-        )
+        plan = described({**values["blueprint"], "tasks": []})
         structures, width, size = tuple(values["structures"]), values["width"], values["size"]
-        tensors = safetensors.torch.load_file(path / WEIGHTS)
-        network = _network(plan, plan.build().backbone, structures, width=width, size=size)
-        network.load_state_dict(tensors)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        tensors = load_safetensors(path / WEIGHTS)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise CheckpointError(f"{path} is damaged: {reason}") from error
+    plan.registry()  # what is missing here is nothing wrong with the folder
+    try:
+        with torch.device("meta"):
+            shapes = _network(plan, plan.build().backbone, structures, width=width, size=size)
+        must_fit(shapes.state_dict(), tensors, path)
+        network = _network(plan, plan.build().backbone, structures, width=width, size=size)
+        network.load_state_dict(tensors)
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever is made of a description that nobody ever wrote
+        reason = " ".join(str(error).split())[:160]
+        raise CheckpointError(f"{path} describes no network that can be built: {reason}") from error
     return Segmenter(
         network=network.to(device).eval(),
         blueprint=plan,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
+from ark_framework import wording
 from ark_framework.config import (
     RunConfig,
     RuntimeConfig,
@@ -15,7 +15,6 @@ from ark_framework.config import (
     StoreConfig,
     TaskConfig,
     ValidationConfig,
-    explain,
     merge,
 )
 from ark_framework.errors import ConfigError
@@ -29,8 +28,10 @@ class ModelEntry(Section):
     """A model under test and, where the architecture alone is known, what it sees."""
 
     source: str = Field(description="a path, random:ARCH or timm:ARCH")
-    size: int | None = Field(default=None, ge=16, description="side that the model sees")
-    resize: int | None = Field(default=None, ge=16, description="side that films are fitted to")
+    size: int | None = Field(default=None, ge=16, le=4096, description="side that the model sees")
+    resize: int | None = Field(
+        default=None, ge=16, le=4096, description="side that films are fitted to"
+    )
 
 
 class FoldsConfig(Section):
@@ -89,12 +90,7 @@ def checked(
         ConfigError: one line with the key, the value and what is accepted.
     """
     values = merge(kind(models={}).model_dump(mode="json"), *layers)
-    try:
-        config = kind.model_validate_json(json.dumps(values))
-    except TypeError as error:
-        raise ConfigError(f"{where}: {error}") from error
-    except ValidationError as error:
-        raise ConfigError(explain(error, kind, where=where)) from error
+    config = wording.checked(kind, values, where=where)
     if models and not config.models:
         raise ConfigError(f"{where}: no models; name at least one")
     return config

@@ -11,6 +11,7 @@ import math
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -18,15 +19,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ark_framework.checkpoint import restore_optimizer
 from ark_framework.corpus import Corpus
-from ark_framework.errors import Interrupted, RunError
+from ark_framework.errors import CheckpointError, Interrupted, RunError
 from ark_framework.model import FilmEncoder, trainable
 from ark_framework.runtime import Runtime, seed_step
 from ark_framework.schedule import LearningRate
+from ark_framework.tensors import must_fit
 from ark_framework.transfer.layers import layered_optimizer
 from ark_framework.transfer.protocol import TuningConfig
 from ark_framework.transfer.splits import Split
-from ark_framework.transfer.workfolder import WorkFolder
+from ark_framework.transfer.workfolder import LAST, WorkFolder
 
 # Of the time, at most; a model of few films and large weights would else mostly save.
 SAVING = 0.1
@@ -64,9 +67,17 @@ class Course:
     seconds: float
 
 
-def course(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a :class:`Course` from what a work folder keeps."""
-    return {**values, "val_curve": tuple(Validation(**each) for each in values["val_curve"])}
+def course(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the fields of a :class:`Course` from what a work folder keeps.
+
+    Raises:
+        CheckpointError: some are missing.
+    """
+    try:
+        curve = tuple(Validation(**each) for each in values["val_curve"])
+        return asdict(Course(**{**values, "val_curve": ()})) | {"val_curve": curve}
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder} is damaged; delete it to train again") from error
 
 
 class Objective(Protocol):
@@ -274,11 +285,17 @@ class Training:
         state = self.work.load()
         if state is None:
             return
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.best = state["best"]
-        self.curve = [Validation(**each) for each in state["curve"]]
-        self.step, self.seconds = state["step"], state["seconds"]
+        path, own = self.work.path / LAST, self.model.state_dict()
+        try:
+            for weights in (state["model"], state["best"] or state["model"]):
+                must_fit(own, weights, path)
+            self.model.load_state_dict(state["model"])
+            restore_optimizer(self.optimizer, state["optimizer"], path)
+            self.best = state["best"]
+            self.curve = [Validation(**each) for each in state["curve"]]
+            self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path} is damaged; delete it to begin anew") from error
         self.say(f"{self.work.path}: going on at step {self.step} of {self.total}")
 
     def _finish(self) -> tuple[dict[str, Any], np.ndarray]:

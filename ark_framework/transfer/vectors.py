@@ -10,7 +10,6 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -36,7 +35,7 @@ class Vectors:
         """
         try:
             ids, features = _csv(path) if path.suffix.lower() == ".csv" else _npz(path)
-        except (OSError, ValueError, KeyError, BadZipFile, EOFError) as error:
+        except Exception as error:  # a damaged file raises many kinds
             why = " ".join(str(error).split())[:160]
             raise DataError(f"{path}: not a table of embeddings ({why})") from error
         if features.ndim != 2 or len(ids) != len(features) or not features.size:
@@ -95,10 +94,16 @@ def _npz(path: Path) -> tuple[list[str], np.ndarray]:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         if {"ids", "features"} <= set(arrays.files):
             ids, features = arrays["ids"], arrays["features"]
-            return [str(each) for each in ids], np.asarray(features, dtype=np.float32)
+            return [str(each) for each in ids], _real(features)
         names = list(arrays.files)
-        vectors = [np.asarray(arrays[name], dtype=np.float32).reshape(-1) for name in names]
+        vectors = [_real(arrays[name]).reshape(-1) for name in names]
     return names, np.stack(vectors)
+
+
+def _real(array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"numbers are wanted, not {array.dtype}")
+    return np.asarray(array, dtype=np.float32)
 
 
 def _csv(path: Path) -> tuple[list[str], np.ndarray]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import pickle
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from ark_framework import jsonfile, tensors
 from ark_framework.errors import CheckpointError, ConfigError, MachineError
 from ark_framework.run import write_text
 
@@ -46,10 +46,13 @@ class WorkFolder:
         if not path.is_file():
             return None
         try:
-            content = json.loads(path.read_text("utf-8"))
-            values, asked = content["values"], content["asked"]
-            probabilities = np.load(self.path / PROBABILITIES, allow_pickle=False)
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+            content = jsonfile.read(path)
+            values, asked = dict(content["values"]), dict(content["asked"])
+            with (self.path / PROBABILITIES).open("rb") as file:
+                probabilities = np.load(file, allow_pickle=False)
+            if not isinstance(probabilities, np.ndarray) or probabilities.dtype.hasobject:
+                raise TypeError("no array of numbers")
+        except Exception as error:  # a damaged array raises many kinds
             raise CheckpointError(f"{self.path} is damaged; delete it to train again") from error
         self._must_match(asked)
         return values, probabilities
@@ -96,12 +99,12 @@ class WorkFolder:
         if not path.is_file():
             return None
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-            asked, state = content["asked"], content["state"]
-        except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
+            content = tensors.load(path)
+            asked, state = dict(content["asked"]), dict(content["state"])
+        except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path} is damaged; delete it to begin anew") from error
-        except pickle.UnpicklingError as error:
-            raise CheckpointError(f"{path} holds more than tensors and is not loaded") from error
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; delete it to begin anew") from error
         self._must_match(asked)
         found: dict[str, Any] = state
         return found

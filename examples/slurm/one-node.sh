@@ -13,11 +13,9 @@
 STORE=${STORE:-/shared/stores}
 OUT=${OUT:-/shared/runs/ark6}
 
-resume=
-if [ -f "$OUT/config.yaml" ]; then resume=--resume; fi
-
+# The same command begins a run and goes on with it.
 srun ark train --plugins ark-chexpert ark-mimic --recipe ark6 \
-    --store "$STORE" --out "$OUT" --gpus 8 $resume
+    --store "$STORE" --out "$OUT" --gpus 8
 code=$?
 
 # 75: stopped before the time was up, and saved. The job goes back into the queue and goes on.

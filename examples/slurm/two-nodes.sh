@@ -13,9 +13,6 @@
 STORE=${STORE:-/shared/stores}
 OUT=${OUT:-/shared/runs/ark6}
 
-resume=
-if [ -f "$OUT/config.yaml" ]; then resume=--resume; fi
-
 # How long torchrun waits, once told to stop, for a checkpoint; 30 seconds if it is not said.
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=540
 begun=$(mktemp)
@@ -24,7 +21,7 @@ first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 srun torchrun --nnodes "$SLURM_NNODES" --nproc-per-node 8 --max-restarts 0 \
     --rdzv-backend c10d --rdzv-endpoint "$first:29500" --rdzv-id "$SLURM_JOB_ID" \
     --no-python ark train --plugins ark-chexpert ark-mimic --recipe ark6 \
-    --store "$STORE" --out "$OUT" $resume
+    --store "$STORE" --out "$OUT"
 code=$?
 
 # torchrun has a code of its own; the run's folder knows whether it was stopped, and saved.

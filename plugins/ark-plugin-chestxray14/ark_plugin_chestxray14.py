@@ -154,6 +154,8 @@ def _years(age: str) -> float:
 def _text(path: Path) -> str:
     """Return the text of a file, unpacked where it is gzipped."""
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("is no regular file")
         raw = path.read_bytes()
         raw = gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
         text = raw.decode("utf-8-sig")

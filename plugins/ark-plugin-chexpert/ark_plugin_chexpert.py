@@ -226,6 +226,8 @@ def _csv(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
 def _bytes(path: Path) -> bytes:
     """Return a file as UTF-8 with lines that end in a newline, without what no list has in it."""
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("is no regular file")
         data = path.read_bytes()
         data = gzip.decompress(data) if path.suffix == ".gz" else data
         data = data.removeprefix(codecs.BOM_UTF8)

@@ -93,6 +93,8 @@ def read_image(row: Any, options: JsrtOptions) -> np.ndarray:
     """
     path, side = options.root / row.image, options.side
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("is no regular file")
         if path.suffix.lower() == ".png":
             with Image.open(path, formats=("PNG", "GIF")) as file:
                 deep = file.mode.startswith("I")
@@ -124,6 +126,8 @@ def read_mask(row: Any, options: JsrtOptions) -> np.ndarray:
             raise DataError(f"jsrt: {film} has no mask of {structure!r} below {options.root}")
         path = options.root / found[structure]
         try:
+            if path.exists() and not path.is_file():
+                raise OSError("is no regular file")
             with Image.open(path, formats=("PNG", "GIF")) as file:
                 planes.append(np.asarray(file.convert("L")) > 0)
         except BROKEN as error:
@@ -260,6 +264,8 @@ def _person(record: str) -> tuple[str | None, float]:
 def _lines(path: Path, errors: str = "strict") -> list[tuple[int, str]]:
     """Return the lines that are not blank, with their numbers."""
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("is no regular file")
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             text = file.read().decode("utf-8-sig", errors)
     except UnicodeDecodeError as error:

@@ -189,6 +189,8 @@ def _csv(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
 def _text(path: Path) -> str:
     """Return a file's text with lines that end in a newline, and none after the last."""
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("is no regular file")
         data = path.read_bytes()
         data = gzip.decompress(data) if path.suffix == ".gz" else data
         data = data.removeprefix(codecs.BOM_UTF8)

@@ -89,6 +89,8 @@ def read_mask(row: Any, options: MontgomeryOptions) -> np.ndarray:
     for folder in MASKS.values():
         path = film.parent.parent / folder / film.name
         try:
+            if path.exists() and not path.is_file():
+                raise OSError("is no regular file")
             with Image.open(path, formats=("PNG",)) as file:
                 # Some are 0/1 and some 0/255: what is not black is lung.
                 planes.append(np.asarray(file.convert("L")) > 0)
@@ -96,16 +98,26 @@ def read_mask(row: Any, options: MontgomeryOptions) -> np.ndarray:
             raise DataError(f"montgomery: cannot read the mask {path}: {_short(error)}") from error
         if planes[-1].shape != planes[0].shape:
             raise DataError(f"montgomery: the mask {path} has another size than the left lung's")
-    with Image.open(film) as whole:  # the pixels are not read
-        if (whole.height, whole.width) != planes[0].shape:
-            raise DataError(f"montgomery: the masks of {film} have another size than the film")
+    if _size(film) != planes[0].shape:
+        raise DataError(f"montgomery: the masks of {film} have another size than the film")
     return np.stack(planes)
 
 
 def extent(row: Any, options: MontgomeryOptions) -> tuple[float, float]:
     """Return a film's height and width in mm."""
-    with Image.open(options.root / row.image) as film:  # the pixels are not read
-        return film.height * PIXEL_MM, film.width * PIXEL_MM
+    height, width = _size(options.root / row.image)
+    return height * PIXEL_MM, width * PIXEL_MM
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Return a film's height and width in pixels, which are not read."""
+    try:
+        if path.exists() and not path.is_file():
+            raise OSError("is no regular file")
+        with Image.open(path, formats=("PNG",)) as film:
+            return film.height, film.width
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"montgomery: cannot read the film {path}: {_short(error)}") from error
 
 
 def _short(error: Exception) -> str:
@@ -137,10 +149,12 @@ def _readings(folder: Path) -> dict[str, tuple[str | None, float]]:
     for film in _names(folder, ".txt") if folder.is_dir() else []:
         path = folder / f"{film}.txt"
         try:
+            if not path.is_file():
+                raise OSError("is no regular file")
             # Other bytes than UTF-8 can only stand in the reading, which is not used.
             text = path.read_bytes()[:10_000].decode("utf-8-sig", "replace")
         except OSError as error:
-            raise DataError(f"montgomery: cannot read {path}: {error.strerror}") from error
+            raise DataError(f"montgomery: cannot read {path}: {_short(error)}") from error
         text = text.replace("\r\n", "\n").replace("\r", "\n")
         people[film] = _sex(_one(SEX, text, path)), _years(_one(AGE, text, path))
     return people
@@ -195,6 +209,8 @@ def _listed(options: MontgomeryOptions, films: list[str]) -> dict[str, str]:
 def _lines(path: Path) -> list[tuple[int, str]]:
     """Return the lines that are not blank, with their numbers."""
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("is no regular file")
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             text = file.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:

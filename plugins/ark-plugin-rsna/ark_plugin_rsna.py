@@ -26,6 +26,7 @@ LABELS = ("Normal", "No Lung Opacity / Not Normal", "Lung Opacity")
 CLASSES, FILMS = "stage_2_detailed_class_info.csv", "stage_2_train_images"
 TAGS = ("PatientSex", "PatientAge", "ViewPosition")
 FILM = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+DEFLATED = "1.2.840.10008.1.2.1.99"
 NIH_FILM = r"[0-9]{8}_[0-9]{3}\.png"
 # What the columns of a CSV of headers must look like.
 HEADERS = {
@@ -146,15 +147,21 @@ def _headers(options: RsnaOptions, films: list[str]) -> pd.DataFrame:
         return frame.where(frame != "").set_index("PatientID")
     if options.films == "png":
         return pd.DataFrame(index=films, columns=TAGS, dtype="string")
-    paths = [options.root / FILMS / f"{film}.dcm" for film in films]
     # One after the other: the parsing holds the interpreter, and eight threads took twice as long.
-    return pd.DataFrame(map(_header, paths), index=films, columns=TAGS, dtype="string")
+    headers = (_header(options.root / FILMS, film) for film in films)
+    return pd.DataFrame(headers, index=films, columns=TAGS, dtype="string")
 
 
-def _header(path: Path) -> tuple[str | None, ...]:
+def _header(folder: Path, film: str) -> tuple[str | None, ...]:
     from pydicom import dcmread
+    from pydicom.filereader import read_file_meta_info
 
     try:
+        if "/" in film:
+            raise ValueError("leads out of the folder; the core says so")
+        path = folder / f"{film}.dcm"
+        if not path.is_file() or read_file_meta_info(path).TransferSyntaxUID == DEFLATED:
+            return (None,) * len(TAGS)  # pydicom would wait for a pipe, and unpack any flood
         header = dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS))
     except Exception:
         # A missing or broken film is named by the store; here it only lacks sex, age and view.
@@ -201,6 +208,8 @@ def _listed(options: RsnaOptions, films: pd.Series) -> list[str | None]:
 def _text(path: Path) -> str:
     """Return the text of a file, unpacked where it is gzipped."""
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("is no regular file")
         raw = path.read_bytes()
         raw = gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
         text = raw.decode("utf-8-sig")

@@ -109,10 +109,12 @@ def _readings(folder: Path) -> dict[str, tuple[str | None, float]]:
     for film in _names(folder, ".txt") if folder.is_dir() else []:
         path = folder / f"{film}.txt"
         try:
+            if not path.is_file():
+                raise OSError("is no regular file")
             with path.open("rb") as file:
                 start = file.read(200).decode("utf-8-sig", "replace")
         except OSError as error:
-            raise DataError(f"shenzhen: cannot read {path}: {error.strerror}") from error
+            raise DataError(f"shenzhen: cannot read {path}: {error}") from error
         people[film] = _person(start)
     return people
 
@@ -160,6 +162,8 @@ def _fields(line: str, path: Path, number: int) -> list[str]:
 def _lines(path: Path) -> list[tuple[int, str]]:
     """Return the lines that are not blank, with their numbers."""
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("is no regular file")
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             text = file.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -201,6 +201,8 @@ def _check_header(header: list[str], columns: tuple[str, ...], path: Path) -> No
 def _lines(path: Path) -> list[tuple[int, str]]:
     """Return the lines that are not blank, with their numbers."""
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("is no regular file")
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             text = file.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:

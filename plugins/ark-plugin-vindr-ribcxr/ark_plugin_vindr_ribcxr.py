@@ -87,6 +87,8 @@ def _filled(rib: np.ndarray | None, size: tuple[int, int]) -> np.ndarray:
 
 def _size(path: Path) -> tuple[int, int]:
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("is no regular file")
         with Image.open(path, formats=("PNG", "JPEG")) as film:  # the pixels are not read
             return film.size
     except (OSError, ValueError, Image.DecompressionBombError) as error:
@@ -134,6 +136,8 @@ def _parse(path: Path, *_changed: int) -> Outlines:
 
 def _json(path: Path) -> Any:
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("is no regular file")
         return json.loads(path.read_bytes(), object_pairs_hook=_once)
     except (OSError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]

@@ -191,6 +191,8 @@ def _csv(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
 
 def _lines(path: Path) -> list[str]:
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("is no regular file")
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             text = file.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:

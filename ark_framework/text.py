@@ -1,0 +1,28 @@
+"""Text that is shown and not obeyed: names come from files that anybody may have made."""
+
+from __future__ import annotations
+
+import re
+
+# Control characters but tabs and line ends, marks that turn the direction of writing, separators
+# of lines, and bytes of a file's name that are no text.
+_OBEYED = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    """Return text in which what a terminal or page would obey is spelled out, as in ``\\x1b``."""
+    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can be shown as a name: on one line, not blank, nothing to obey in it."""
+    return bool(text.strip()) and not re.search(r"[\t\n]", text) and printable(text) == text
+
+
+def markdown(text: str) -> str:
+    """Return text that Markdown takes as it is: no tag, no further column, no markup."""
+    for mark in ("\\", "|", "*", "_", "`", "["):
+        text = text.replace(mark, f"\\{mark}")
+    return printable(text.replace("&", "&amp;").replace("<", "&lt;").replace("\n", " "))
