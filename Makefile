@@ -4,7 +4,7 @@ BIN := .venv/bin
 PACKAGES := $(wildcard plugins/*/pyproject.toml examples/*/pyproject.toml)
 PLUGINS := $(patsubst %/pyproject.toml,%,$(PACKAGES))
 
-.PHONY: demo test lint bench reliability clean
+.PHONY: demo test lint bench reliability docs wheels release-check clean
 
 demo: .venv/ready
 	$(BIN)/ark demo
@@ -21,10 +21,24 @@ bench: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/all.py --films $(FILMS) $(GPU)
 
 lint: .venv/ready
-	$(BIN)/ruff check --no-cache ark_framework plugins examples tests benchmarks docs/generate.py
-	$(BIN)/ruff format --no-cache --check ark_framework plugins examples tests benchmarks docs/generate.py
+	$(BIN)/ruff check --no-cache ark_framework plugins examples tests benchmarks docs/*.py .ci
+	$(BIN)/ruff format --no-cache --check ark_framework plugins examples tests benchmarks docs/*.py .ci
 	$(BIN)/mypy --cache-dir=/dev/null -p ark_framework
-	$(BIN)/mypy --cache-dir=/dev/null $(foreach plugin,$(PLUGINS),$(wildcard $(plugin)/*.py)) benchmarks docs/generate.py
+	$(BIN)/mypy --cache-dir=/dev/null $(foreach plugin,$(PLUGINS),$(wildcard $(plugin)/*.py)) benchmarks docs/*.py .ci/release.py
+
+docs: .venv/ready
+	$(BIN)/python docs/generate.py --check
+	$(BIN)/mkdocs build --strict
+
+# The core, the plugins and the examples, as wheels and sdists in dist/.
+wheels: .venv/ready
+	rm -rf dist
+	set -e; for package in . $(PLUGINS); do (cd $$package && $(CURDIR)/$(BIN)/python -m hatchling build -d $(CURDIR)/dist); done
+	$(BIN)/twine check --strict dist/*
+
+# Before a tag: make release-check TAG=v1.2.3
+release-check: .venv/ready
+	$(BIN)/python .ci/release.py $(TAG)
 
 .venv/ready: pyproject.toml $(PACKAGES)
 	test -d .venv || $(PYTHON) -m venv .venv
@@ -33,4 +47,4 @@ lint: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv dist site .mypy_cache .pytest_cache .ruff_cache

@@ -7,7 +7,7 @@ of both.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from typing import Any
@@ -117,14 +117,19 @@ class Leaks:
         )
 
 
-def audit(datasets: Sequence[Audited]) -> Audit:
-    """Find films and patients that are in more than one place."""
+def audit(
+    datasets: Sequence[Audited], *, progress: Callable[[int, int], None] = lambda *_: None
+) -> Audit:
+    """Find films and patients that are in more than one place.
+
+    ``progress(done, total)`` is called as stores are compared, each with itself and the others.
+    """
     tables = [each.table for each in datasets]
     frame = pd.concat(map(_rows, tables), ignore_index=True)
     film = _films(tables)
     sizes = np.bincount(film)
     declared = int((sizes * (sizes - 1) // 2).sum())
-    found, narrow = _pixel_twins(datasets)
+    found, narrow = _pixel_twins(datasets, progress)
     new = film[found[:, 0]] != film[found[:, 1]]
     film = _united(film, film[found])
     frame["film"] = film
@@ -215,7 +220,7 @@ def _meetings(used: pd.DataFrame, what: str, *, rows: bool) -> pd.Series:
 
 
 def _pixel_twins(
-    datasets: Sequence[Audited],
+    datasets: Sequence[Audited], progress: Callable[[int, int], None]
 ) -> tuple[np.ndarray, tuple[tuple[str, str], ...]]:
     """Return pairs of frame rows ``(n, 2)`` whose pixels are one film's."""
     starts = np.cumsum([0, *(len(each.table) for each in datasets)])
@@ -225,7 +230,9 @@ def _pixel_twins(
         if each.store is not None and each.index is not None
     ]
     pairs, narrow = [np.zeros((0, 2), dtype=np.int64)], []
-    for (mine, start), (other, other_start) in combinations_with_replacement(seen, 2):
+    both = list(combinations_with_replacement(seen, 2))
+    for done, ((mine, start), (other, other_start)) in enumerate(both):
+        progress(done, len(both))
         assert mine.store is not None
         assert other.store is not None
         rows, wide = twins(mine.store, other.store)
@@ -233,6 +240,7 @@ def _pixel_twins(
             narrow.append((mine.table.dataset, other.table.dataset))
         left, right = _places(mine, start)[rows[:, 0]], _places(other, other_start)[rows[:, 1]]
         pairs.append(np.stack([left, right], axis=1)[(left >= 0) & (right >= 0)])
+    progress(len(both), len(both))
     return np.concatenate(pairs), tuple(narrow)
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +26,12 @@ from ark_framework.exposure import FILE, Exposure
 from ark_framework.model import IMAGENET_MEAN, IMAGENET_STD, ArkModel
 from ark_framework.run import write_text
 from ark_framework.tensors import load_safetensors
-from ark_framework.text import markdown, printable
 
 FORMAT = 1
 TIMM = "backbone.model."  # where a timm model lies in ours
 CONFIG, BACKBONE = "config.json", "model.safetensors"
 HEADS, HEAD_TENSORS = "heads.json", "heads.safetensors"
 PREPROCESS, CARD = "preprocess.json", "README.md"
-USE = (
-    "Research use only. This is not a medical device, and its outputs say nothing about a patient."
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """Where a model comes from: one line, and lines on the datasets and their terms."""
-
-    title: str
-    datasets: Sequence[str]
 
 
 def write(
@@ -51,10 +39,10 @@ def write(
     model: ArkModel,
     blueprint: Blueprint,
     *,
-    source: Source,
+    card: str,
     trained: Exposure | None = None,
 ) -> None:
-    """Write the folder, whole or not at all.
+    """Write the folder with its card, which is Markdown, whole or not at all.
 
     Raises:
         ConfigError: something lies at ``out``.
@@ -69,7 +57,7 @@ def write(
         _backbone(beside, model, blueprint)
         _heads(beside, model, blueprint)
         _json(beside / PREPROCESS, _preprocess(model, blueprint))
-        write_text(beside / CARD, card(blueprint, source))
+        write_text(beside / CARD, card)
         if trained is not None and trained.parts:
             trained.shareable().save(beside / FILE)
         for file in beside.glob("*.safetensors"):  # written for their owner's eyes alone
@@ -108,46 +96,6 @@ def read(path: Path) -> tuple[ArkModel, Blueprint]:
     tensors = {f"{prefix}{name}": tensor for name, tensor in backbone.items()}
     tensors |= load_safetensors(path / HEAD_TENSORS)
     return blueprint.filled(tensors, path=path), blueprint
-
-
-def card(blueprint: Blueprint, source: Source) -> str:
-    """Return a short model card as Markdown."""
-    film = blueprint.preprocessing
-    tasks = [
-        f"| {markdown(task.name)} | {task.kind} | "
-        + (
-            markdown(", ".join(task.labels))
-            if task.named
-            else f"{len(task.labels)}, names not known"
-        )
-        + " |"
-        for task in blueprint.tasks
-    ]
-    middle = f", of which the middle {film.size}" if film.size != film.resize else ""
-    lines = [
-        f"# {markdown(source.title)}",
-        USE,
-        f"Backbone `{blueprint.options.get('name', blueprint.backbone)}`, projector "
-        f"`{blueprint.projector}`. Films: grey, fitted to {film.resize} x {film.resize} pixels "
-        f"by `{film.fit}`{middle}.",
-        "## Heads",
-        "\n".join(["| task | kind | labels |", "|---|---|---|", *tasks]) if tasks else "None.",
-        "## Datasets and their terms",
-        "\n".join(f"- {_line(line)}" for line in source.datasets) or "Not known.",
-        "Which films it was trained on is in `trained_on.npz` where that is known; of datasets "
-        "under a data-use agreement nothing is in it.",
-        "## Use",
-        '```python\nimport ark_framework\n\nmodel = ark_framework.load("THIS FOLDER")\n'
-        'model.embed(["film.png"])\nmodel.predict(["film.png"])\n```',
-        'A timm backbone alone: `timm.create_model("local-dir:THIS FOLDER", pretrained=True)`, '
-        "with timm 1.0.31 or later where it is a Swin.",
-    ]
-    return "\n\n".join(lines) + "\n"
-
-
-def _line(text: str) -> str:
-    """Return a plugin's words on one line and without tags; its links stay links."""
-    return printable(" ".join(text.split())).replace("<", "&lt;")
 
 
 def _backbone(folder: Path, model: ArkModel, blueprint: Blueprint) -> None:

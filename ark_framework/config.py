@@ -232,7 +232,9 @@ class RunConfig(Section):
         default=None, description="what to train on; every classification dataset when absent"
     )
     data: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="options per dataset, such as root"
+        default_factory=dict,
+        description="options per dataset, such as root; `like: table` makes a dataset of its own "
+        "that is read as `table` is",
     )
     losses: LossesConfig = LossesConfig()
     leaks: Literal["refuse", "drop", "drop-patients", "allow"] = Field(

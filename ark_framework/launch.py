@@ -20,8 +20,9 @@ from ark_framework.plan import RESIDUAL_WARNING
 from ark_framework.preparation import Prepared, exposure_of, prepare
 from ark_framework.ranks import Ranks, open_ranks
 from ark_framework.run import RunFolder, create, default_name, refuse_used, reopen, unfinished
-from ark_framework.runtime import open_runtime
+from ark_framework.runtime import Runtime, open_runtime
 from ark_framework.session import RunResult, Session
+from ark_framework.specs import DatasetCard
 
 
 def train(
@@ -78,7 +79,7 @@ def train(
             plan = json.loads(json.dumps(prepared.plan.to_json()))
             _same(folder.read("plan.json"), plan, folder.path)
         else:
-            folder = _begun(prepared, ranks, out, held, init_from=start)
+            folder = _begun(prepared, runtime, out, held, init_from=start)
             if prepared.plan.residual > RESIDUAL_WARNING:
                 say(prepared.plan.remains())
         return Session(
@@ -123,19 +124,20 @@ def _reopened(
 
 def _begun(
     prepared: Prepared,
-    ranks: Ranks,
+    runtime: Runtime,
     out: Path | str | None,
     held: ExitStack,
     *,
     init_from: Path | None,
 ) -> RunFolder:
     """Make the folder of a new run, the same for all ranks, with all that the run will obey."""
+    ranks = runtime.ranks
     ranks.wait()  # no folder is made for a run that a rank cannot take part in
     folder = RunFolder(path=Path(ranks.tell(str(out or Path("runs") / default_name()))))
     with ranks.first_alone():
         if ranks.first:
             start = str(init_from) if init_from else None
-            about = {"init_from": start, **_about(prepared)}
+            about = {"init_from": start, "device": runtime.hardware(), **_about(prepared)}
             create(folder.path, prepared.config, about=about, held=held)
             folder.write("leaks.json", prepared.leaks.to_json())
             folder.write("plan.json", prepared.plan.to_json())  # last: it vouches for the rest
@@ -217,6 +219,12 @@ def _options(corpus: Corpus, prepared: Prepared) -> dict[str, Any]:
     return values
 
 
+def _terms(card: DatasetCard) -> dict[str, str]:
+    """Return what a report says of a dataset where its plugin is not installed."""
+    names = ("access", "title", "home", "licence", "citation")
+    return {name: getattr(card, name) for name in names}
+
+
 def _about(prepared: Prepared) -> dict[str, Any]:
     return {
         "plugins": [
@@ -228,7 +236,9 @@ def _about(prepared: Prepared) -> dict[str, Any]:
                 "store": corpus.store.fingerprint,
                 "reader": corpus.spec.reader_version,
                 "rows": len(corpus.table),
-                "access": corpus.spec.card.access,
+                **_terms(corpus.spec.card),
+                # How the labels of predictions are read for scores.
+                "blank": corpus.schema.blank,
                 # Which views, which labels' policy: defaults too, so that they are always stated.
                 "options": _options(corpus, prepared),
             }

@@ -228,8 +228,21 @@ def _holds_masks(
 ) -> bool:
     """Whether a dataset has masks and no labels."""
     # Only where the options say what the labels are do they have to be read for it.
+    if callable(spec.schema):
+        _check_told(spec, config, registry)
     options = options_of(spec, config, roots=roots) if callable(spec.schema) else None
     return registry.schema_of(spec, options).kind == "mask"
+
+
+def _check_told(spec: DatasetSpec, config: RunConfig, registry: Registry) -> None:
+    """Say what to write where ``data`` speaks of other names than the dataset's."""
+    other = [name for name in config.data if name not in registry.datasets]
+    if other and spec.name not in config.data:
+        raise ConfigError(
+            f"data.{other[0]}: the named plugins have no dataset {other[0]!r}"
+            f"{did_you_mean(other[0], registry.datasets)}; to read it as {spec.name!r} is read, "
+            f"say data.{other[0]}.like = {spec.name}"
+        )
 
 
 def resolve(

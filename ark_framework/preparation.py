@@ -60,7 +60,7 @@ def prepare(
         DataError: among much else, a training film is held out in a dataset that is known here.
     """
     say = say or (lambda _: None)
-    registry = plugins.load(config.plugins)
+    registry = plugins.load(config.plugins, data=config.data)
     check_names(roots or {}, registry.datasets)
     tasks = choose_tasks(config, registry, roots=roots or {})
     corpora = _opened(config, registry, tasks, roots=roots or {}, progress=progress, say=say)
@@ -109,6 +109,8 @@ def _opened(
                 f"{name}: no validation split of its own; {corpus.made_validation} films of "
                 f"{config.validation.fraction:.0%} of the training patients were set aside"
             )
+        if not len(corpus.table.rows("test")):
+            say(f"{name}: no test films; it trains, and is not scored at the end")
         if corpus.store.bad:
             say(f"{name}: {len(corpus.store.bad)} unreadable films are left out")
     return corpora

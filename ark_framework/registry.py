@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 BUILTIN = "ark-builtin"
+LIKE = "like"  # the key of an entry of ``data`` that is read as another dataset is
 PROVIDERS: Mapping[str, tuple[str, type]] = MappingProxyType(
     {
         "ark_label_schemas": ("schema", LabelSchema),
@@ -51,6 +52,7 @@ log = logging.getLogger(__name__)
 __all__ = [
     "BUILTIN",
     "GROUP",
+    "LIKE",
     "PluginRecord",
     "Registry",
     "canonical",
@@ -170,11 +172,18 @@ class Registry:
                 self.manager.unregister(implementation.plugin)
 
 
-def load(names: Sequence[str]) -> Registry:
+def load(
+    names: Sequence[str], *, data: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+) -> Registry:
     """Load the built-ins and the named plugins.
 
+    Args:
+        names: The plugins.
+        data: Options per dataset; an entry with ``like`` is a dataset of its own, read as the one
+            that it is like.
+
     Raises:
-        ConfigError: a name that is not installed.
+        ConfigError: a name that is not installed, or an entry that is like no dataset.
         PluginError: a named plugin that is broken, disabled or clashes with another.
     """
     records = discover()
@@ -196,6 +205,7 @@ def load(names: Sequence[str]) -> Registry:
                     record, f"provides {kind} {spec.name!r}, which is provided by {whose}"
                 )
             tables[kind][spec.name] = spec
+    _add_likes(tables["dataset"], owners, data)
     return Registry(
         plugins=tuple(wanted),
         schemas=MappingProxyType(tables["schema"]),
@@ -206,6 +216,28 @@ def load(names: Sequence[str]) -> Registry:
         owners=MappingProxyType(owners),
         manager=manager,
     )
+
+
+def _add_likes(
+    datasets: dict[str, DatasetSpec],
+    owners: dict[tuple[str, str], PluginRecord],
+    data: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Add the datasets that are like another; one that merely serves as their model goes."""
+    provided = dict(datasets)
+    for name, values in data.items():
+        if LIKE not in values:
+            continue
+        if name in provided:
+            raise ConfigError(f"data.{name}.{LIKE}: {name!r} is a dataset of its own already")
+        spec = _find("dataset", str(values[LIKE]), provided)
+        try:
+            datasets[name] = replace(spec, name=name)
+        except PluginError as error:  # a name that no dataset can have
+            raise ConfigError(f"data.{name}: {error}") from error
+        owners["dataset", name] = owners["dataset", spec.name]
+        if spec.needs_root and spec.name not in data:
+            datasets.pop(spec.name, None)
 
 
 def parse_options(

@@ -17,6 +17,7 @@ import platformdirs
 
 from ark_framework import jsonfile
 from ark_framework.errors import ConfigError, DataError, did_you_mean
+from ark_framework.registry import LIKE
 from ark_framework.specs import DatasetSpec
 
 
@@ -122,7 +123,7 @@ def resolve(
     Raises:
         DataError: no root was said in any of the four ways, or it is not a folder.
     """
-    values = dict(configured)
+    values = {key: value for key, value in configured.items() if key != LIKE}
     if not spec.needs_root:
         return values
     root, where = locate(spec.name, given=given, configured=configured)

@@ -43,6 +43,14 @@ class Runtime:
             "on how many ranks there are"
         )
 
+    def hardware(self) -> str:
+        """Return what a reader of a report calls the machine: the GPUs, or the CPU's threads."""
+        count, threads = self.ranks.world, torch.get_num_threads()
+        if self.device.type == "cuda":
+            return f"{count} x {torch.cuda.get_device_name(self.device)}"
+        several = f"{count} processes, each of " if count > 1 else ""
+        return f"{self.device.type}, {several}{threads} thread{'s' if threads > 1 else ''}"
+
     def autocast(self) -> torch.autocast:
         """Return the autocast context of this precision."""
         return torch.autocast(

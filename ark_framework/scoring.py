@@ -136,7 +136,8 @@ class Scorer:
     ) -> None:
         corpus = self.corpora[task.dataset]
         rows = self.rows(task, split)
-        frame = corpus.table.frame.iloc[rows][["image", "patient", *task.labels]].copy()
+        known = ["image", "patient", "sex", *task.labels]
+        frame = corpus.table.frame.iloc[rows][known].copy()
         for model, probabilities in predictions.items():
             columns: Sequence[str] = [f"{model}:{label}" for label in task.labels]
             frame[list(columns)] = pd.DataFrame(probabilities, index=frame.index)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -38,6 +38,8 @@ STORE_VERSION = 1
 LOOKED_AT = 10_000
 # Films whose pixels are compared whenever a store is opened: few, for they may come over a network.
 SAMPLED = 16
+# Bytes of a file that are read at once.
+READ = 2**24
 Fit = Literal["squash", "pad", "crop"]
 
 
@@ -285,20 +287,26 @@ def find_store(source: Source, folder: Path) -> Path | None:
     return None
 
 
-def verify(store: Store, source: Source) -> list[str]:
-    """Compare a store with its source; return what differs, a line each, empty if nothing."""
+def verify(
+    store: Store, source: Source, *, progress: Callable[[int, int], None] = lambda *_: None
+) -> list[str]:
+    """Compare a store with its source; return what differs, a line each, empty if nothing.
+
+    ``progress(done, total)`` is called in MB as its films are read.
+    """
     names, old_sizes, old_times = _table(store.folder)
     known = dict(zip(names, zip(old_sizes.tolist(), old_times.tolist(), strict=True), strict=True))
     sizes, times = source.stats()
-    wrong = _other(store, source)
-    found = [f"it has other {wrong} than its name says"] if wrong else []
+    found = []
     for image, size, time in zip(source.images, sizes.tolist(), times.tolist(), strict=True):
         if image not in known:
             found.append(f"{image}: not in the store")
         elif (size, time) != known[image]:
             change = "the file is gone" if size == -1 else "changed since it was packed"
             found.append(f"{image}: {change}")
-    if read_manifest(store.folder).sha256 != checksum(store.folder / "images.npy"):
+    if not found and (wrong := _other(store, source)):
+        found.append(f"it has other {wrong} than its name says")
+    if read_manifest(store.folder).sha256 != checksum(store.folder / "images.npy", progress):
         found.append("images.npy: its checksum is not the manifest's; delete the store")
     return found
 
@@ -321,7 +329,12 @@ def _table(path: Path) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
     return names, sizes, times
 
 
-def checksum(path: Path) -> str:
-    """Return a file's sha256."""
+def checksum(path: Path, progress: Callable[[int, int], None] = lambda *_: None) -> str:
+    """Return a file's sha256; ``progress(done, total)`` is called in MB."""
+    digest, done, total = hashlib.sha256(), 0, path.stat().st_size
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while piece := file.read(READ):
+            digest.update(piece)
+            done += len(piece)
+            progress(done // 10**6, total // 10**6)
+    return digest.hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -16,8 +16,20 @@ SHOWN = 120  # letters of a value
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def checked(kind: type[Model], values: Any, *, where: str) -> Model:
+def checked(
+    kind: type[Model],
+    values: Any,
+    *,
+    where: str,
+    hint: Callable[[ValidationError], str] = lambda _: "",
+) -> Model:
     """Read plain data as a model.
+
+    Args:
+        kind: The model.
+        values: The data.
+        where: What they are, for people.
+        hint: What else to say of what is wrong.
 
     Raises:
         ConfigError: one line with the key, the value and what is accepted.
@@ -32,7 +44,7 @@ def checked(kind: type[Model], values: Any, *, where: str) -> Model:
     try:
         return kind.model_validate_json(text)
     except ValidationError as error:
-        raise ConfigError(explain(error, kind, where=where)) from error
+        raise ConfigError(explain(error, kind, where=where) + hint(error)) from error
 
 
 def explain(error: ValidationError, model: type[BaseModel], *, where: str = "config") -> str:

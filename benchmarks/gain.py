@@ -39,8 +39,8 @@ from ark_framework.transfer.candidate import Candidate, open_candidate
 from ark_framework.transfer.datasets import Datasets
 from ark_framework.transfer.embed import Extractor
 from ark_framework.transfer.finetune import finetune
-from ark_framework.transfer.probe import Probe, ProbeConfig
-from ark_framework.transfer.protocol import FinetuneConfig
+from ark_framework.transfer.probe import Probe
+from ark_framework.transfer.protocol import FinetuneConfig, ProbeConfig
 from ark_framework.transfer.splits import official
 
 RESULT = Path(__file__).parent / "results" / "gain.json"
@@ -187,8 +187,8 @@ def pretrain(out: Path, arm: Arm, seed: int) -> dict[str, Any]:
         result = launch.train(config.merge(settings(arm, seed), machine), out=run)
         seconds = process_time() - began
         model, trained = pretrained.load(run), exposure.load(run)
-        source = bundle.Source(title=folder.name, datasets=["drawn films"])
-        bundle.write(folder, model.model, model.blueprint, source=source, trained=trained)
+        card = f"# {folder.name}\n\nTrained on drawn films.\n"
+        bundle.write(folder, model.model, model.blueprint, card=card, trained=trained)
         scores = [asdict(each) for each in result.scores]
         write(folder / "scores.json", {"CPU seconds": round(seconds, 1), "scores": scores})
         shutil.rmtree(run)

@@ -28,8 +28,24 @@ def test_what_it_prints(
     assert re.search(r"\d+ of 10 labels above 0\.98", said)
     assert "first momentum is 0.5, not 0.9" in said
     assert "nothing about patients" in said
+    assert said.splitlines()[-1] == f"report: {tmp_path / 'run' / 'report.html'}"
+    html = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert "Test scores, label by label" in html
+    assert html.count("<img") > 20  # drawn films are nobody's
     assert cli.run(["demo", "--out", str(tmp_path / "run")]) == 2
     assert "in use" in capfd.readouterr().err
+
+
+def test_it_is_kept_where_it_says(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Without a folder of the user's own the run and its page stay below runs/."""
+    monkeypatch.setattr(configuration, "recipe", lambda name: small(cycles=1))
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(["demo"]) == 0
+    last = capfd.readouterr().out.splitlines()[-1]
+    assert re.fullmatch(r"report: runs/demo-\d{8}-\d{6}/report\.html", last)
+    assert Path(last.removeprefix("report: ")).is_file()
 
 
 @pytest.mark.slow

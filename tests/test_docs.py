@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import re
 from pathlib import Path
 
@@ -42,6 +44,51 @@ def test_the_readme_begins_with_the_two_commands() -> None:
     """First the demo, then the tests."""
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert [block.strip() for block in blocks[:2]] == ["make demo", "make test"]
+
+
+def test_the_pictures_are_the_scripts() -> None:
+    """What `docs/figures.py` draws now is what the pages show; both schemes are provided for."""
+    place = importlib.util.spec_from_file_location("figures", ROOT / "docs" / "figures.py")
+    assert place
+    assert place.loader
+    figures = importlib.util.module_from_spec(place)
+    place.loader.exec_module(figures)
+    for name, draw in figures.FIGURES.items():
+        kept = (ROOT / "docs" / "assets" / name).read_text("utf-8")
+        assert draw() == kept, f"run: python docs/figures.py ({name})"
+        assert "prefers-color-scheme: dark" in kept
+
+
+def test_the_picture_names_modules_that_are_there() -> None:
+    """Every `module` or `module.name` in the design's picture exists."""
+    import xml.etree.ElementTree as Tree
+
+    picture = Tree.parse(  # noqa: S314 - a file of ours
+        ROOT / "docs" / "assets" / "design.svg"
+    )
+    names = [
+        name
+        for text in picture.iter("{http://www.w3.org/2000/svg}text")
+        if text.get("class") == "code" and text.text != "its plugin"
+        for name in str(text.text).split(", ")
+    ]
+    assert len(names) > 10
+    for name in names:
+        module, _, inside = name.partition(".")
+        if module == "timm":
+            continue
+        found = importlib.import_module(f"ark_framework.{module}")
+        if module == "builtin" and inside:
+            importlib.import_module(f"ark_framework.{name}")
+        elif inside == "visits":
+            assert "visits" in found.RunPlan.__dataclass_fields__
+        elif inside:
+            assert hasattr(found, inside), name
+
+
+def test_the_readme_fits_on_a_screen() -> None:
+    """At most sixty lines; whatever else there is to say stands on a page of the documentation."""
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 60
 
 
 def test_the_folder_how_to() -> None:

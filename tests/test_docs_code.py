@@ -1,4 +1,6 @@
-"""The tutorial and the how-to pages: their code runs, and prints what they say it prints.
+"""The documentation's code runs, and prints what the pages say it prints.
+
+Every tutorial and how-to page is run, and of the others those with a block that has no mark.
 
 A page is a folder.  Its ``python`` blocks share one namespace, its ``sh`` blocks begin in the
 folder; a block with a ``title`` is that file.  ``pip install`` goes to a place of the page's own.
@@ -17,13 +19,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = sorted(page for folder in ("tutorial", "how-to") for page in (DOCS / folder).glob("*.md"))
+GUIDES = {page for folder in ("tutorial", "how-to") for page in (DOCS / folder).glob("*.md")}
 SHIM = Path(__file__).parent / "assets" / "pip_shim.py"
 FENCE = re.compile(
     r"(?P<above>[^\n]*)\n+(?P<indent> *)```(?P<language>\w+)(?P<info>[^\n]*)\n"
@@ -45,7 +48,7 @@ class Block:
 def blocks(text: str) -> Iterator[Block]:
     """Yield what is to be run or written, with the output that the page shows below it."""
     found = list(FENCE.finditer("\n" + text))
-    for match, after in zip(found, [*found[1:], None], strict=True):
+    for match, after in zip_longest(found, found[1:]):
         title = re.search(r'title="([^"]+)"', match["info"])
         if match["language"] not in ("python", "sh") and not title:
             continue
@@ -59,6 +62,11 @@ def blocks(text: str) -> Iterator[Block]:
             skipped=bool(re.match(r"<!-- not run: .+ -->", match["above"])),
             output=after["code"] if after and shown else None,
         )
+
+
+def unmarked(page: Path) -> bool:
+    """Whether a page has code that is to be run."""
+    return any(not block.skipped for block in blocks(page.read_text("utf-8")))
 
 
 def matches(said: str, printed: str) -> bool:
@@ -135,6 +143,9 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
     for name in set(sys.modules) - before:
         if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
             del sys.modules[name]
+
+
+PAGES = sorted(GUIDES | {page for page in DOCS.rglob("*.md") if unmarked(page)})
 
 
 @pytest.mark.slow

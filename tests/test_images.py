@@ -188,10 +188,10 @@ def test_a_falling_rescale_turns_the_film(tmp_path: Path) -> None:
     shown = read_image(
         save_dicom(tmp_path / "b.dcm", RAMP12, bits=12, WindowCenter=2048, WindowWidth=4096, **keys)
     )
-    for pixels in (to_uint8(bare), shown):
-        assert pixels[0, 0] == 255
-        assert pixels[-1, -1] == 0
-        assert (np.diff(pixels.ravel().astype(int)) <= 0).all()
+    for film in (to_uint8(bare), shown):
+        assert film[0, 0] == 255
+        assert film[-1, -1] == 0
+        assert (np.diff(film.ravel().astype(int)) <= 0).all()
 
 
 def test_a_voi_table_is_followed(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder."""
     folder = tmp_path_factory.mktemp("models") / "small"
     plan = blueprint()
-    bundle.write(folder, plan.build(seed=3), plan, source=bundle.Source(title="a", datasets=()))
+    bundle.write(folder, plan.build(seed=3), plan, card="a")
     return folder
 
 

@@ -14,7 +14,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ark_framework.blueprint import Blueprint, Preprocessing, TaskHead
-from ark_framework.bundle import Source
 from ark_framework.bundle import write as write_bundle
 from ark_framework.cli import run
 from ark_framework.images import fit_square, read_image
@@ -298,7 +297,7 @@ def test_usage(
         backbone="tiny", options={"width": 4}, projector="none", features=8, tasks=(task,),
         preprocessing=Preprocessing(size=24, resize=24, fit="pad", normalize="none"),
     )  # fmt: skip
-    write_bundle(tmp_path / "heads", plan.build(), plan, source=Source(title="a", datasets=()))
+    write_bundle(tmp_path / "heads", plan.build(), plan, card="a")
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "file").write_text("mine", encoding="utf-8")
     before = sorted(tmp_path.rglob("*"))

@@ -18,7 +18,8 @@ from ark_framework.runtime import open_runtime
 from ark_framework.transfer.candidate import open_candidate
 from ark_framework.transfer.datasets import Datasets
 from ark_framework.transfer.pieces import predictions_of
-from ark_framework.transfer.probe import Probe, ProbeConfig
+from ark_framework.transfer.probe import Probe
+from ark_framework.transfer.protocol import ProbeConfig
 from ark_framework.transfer.settings import parse
 from ark_framework.transfer.splits import Split, folds, official
 from ark_framework.transfer.study import Study

@@ -328,7 +328,7 @@ def test_files_pil_images_and_arrays_agree(tmp_path: Path) -> None:
     """A film gives one answer however it is handed over, and always the same one."""
     model, blueprint = _model((2,))
     blueprint = replace(blueprint, preprocessing=replace(blueprint.preprocessing, resize=72))
-    bundle.write(tmp_path / "m", model, blueprint, source=bundle.Source(title="m", datasets=()))
+    bundle.write(tmp_path / "m", model, blueprint, card="m")
     loaded = ark_framework.load(tmp_path / "m")
     pixels = np.random.default_rng(0).integers(0, 256, (5, 72, 72), dtype=np.uint8)
     files = []
@@ -378,8 +378,7 @@ def test_nothing_of_a_credentialed_dataset_leaves(tmp_path: Path) -> None:
     trained = exposure.Exposure(parts=(part, replace(part, dataset="free", access="open")),
                                 complete=True)  # fmt: skip
     model, blueprint = _model((2,))
-    source = bundle.Source(title="m", datasets=("Free: open",))
-    bundle.write(tmp_path / "m", model, blueprint, source=source, trained=trained)
+    bundle.write(tmp_path / "m", model, blueprint, card="Research use only", trained=trained)
     kept = exposure.load(tmp_path / "m")
     assert [each.dataset for each in kept.parts] == ["free"]
     assert not kept.complete
@@ -389,11 +388,10 @@ def test_nothing_of_a_credentialed_dataset_leaves(tmp_path: Path) -> None:
 def test_a_damaged_folder_is_one_line(tmp_path: Path) -> None:
     """A used --out, a missing or cut file and a later format are told, not tracebacks."""
     model, blueprint = _model((2,))
-    source = bundle.Source(title="m", datasets=())
     folder = tmp_path / "m"
-    bundle.write(folder, model, blueprint, source=source)
+    bundle.write(folder, model, blueprint, card="Research use only")
     with pytest.raises(ConfigError, match="in use"):
-        bundle.write(folder, model, blueprint, source=source)
+        bundle.write(folder, model, blueprint, card="Research use only")
     heads = json.loads((folder / bundle.HEADS).read_text("utf-8"))
     (folder / bundle.HEADS).write_text(json.dumps({**heads, "format": 2}), "utf-8")
     with pytest.raises(CheckpointError, match="format 2"):

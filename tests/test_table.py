@@ -78,6 +78,19 @@ def test_no_split_is_train(tmp_path: Path) -> None:
     assert read.rows("train").tolist() == [0, 1]
 
 
+def test_drawn_test_split(tmp_path: Path) -> None:
+    """A share of the patients is drawn as test, whole; a part of the table splits as the whole."""
+    lines = ["image,who,a", *(f"{n}.png,p{n // 2},1" for n in range(400))]
+    values = {"labels": ["a"], "patient": "who", "test_fraction": 0.25}
+    frame = table(options(tmp_path, lines, **values)).frame
+    assert frame.groupby("patient")["split"].nunique().eq(1).all()
+    assert 70 <= frame["split"].eq("test").sum() <= 130
+    part = table(options(tmp_path, lines[:101], **values)).frame
+    assert part["split"].tolist() == frame["split"].tolist()[:100]
+    with pytest.raises(ValidationError, match="no split column"):
+        TableOptions.model_validate({"root": tmp_path, **values, "split": "when"})
+
+
 def test_multiclass_by_name(tmp_path: Path) -> None:
     """One column of class names becomes one column per class; blank = not annotated."""
     lines = ["image,class", "1.png,None", "2.png,flu", "3.png,"]

@@ -8,6 +8,7 @@ import io
 import re
 import zlib
 from collections.abc import Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,7 +54,9 @@ class TableOptions(BaseModel):
             image's name without folder and ending, such as ``masks/{stem}.png``; above 127 is in.
         image: Column with the image's path below ``root``.
         patient: Column with the patient; without it each image is its own patient.
-        split: Column with train, val or test; without it all is train.
+        split: Column with train, val or test; without it all is train, but for ``test_fraction``.
+        test_fraction: Share of the patients whose images are drawn as test where there is no
+            ``split``.
         sex: Column with M/F or male/female.
         age: Column with the age in years.
         view: Column with the view, such as PA.
@@ -71,6 +74,7 @@ class TableOptions(BaseModel):
     image: str = "image"
     patient: str | None = None
     split: str | None = None
+    test_fraction: float = Field(default=0.0, ge=0, lt=1)
     sex: str | None = None
     age: str | None = None
     view: str | None = None
@@ -82,6 +86,8 @@ class TableOptions(BaseModel):
             raise ValueError("give masks with kind mask, and labels with any other kind")
         if self.label_column and self.kind != "multiclass":
             raise ValueError("label_column goes with kind multiclass only")
+        if self.split and self.test_fraction:
+            raise ValueError("test_fraction draws a test split where there is no split column")
         taken = sorted(set(self.labels) & set(COLUMNS))
         if taken:
             raise ValueError(f"a label cannot be called {taken[0]!r}, a column of the core's own")
@@ -114,7 +120,7 @@ def read(options: TableOptions) -> pd.DataFrame:
     roles |= {f"group:{column}": column for column in options.groups}
     frame = _csv(path, [*roles.values(), *wanted, *classes])
     table = frame[list(roles.values())].set_axis(list(roles), axis=1)
-    table["split"] = table["split"].replace(SPLIT) if options.split else "train"
+    table["split"] = table["split"].replace(SPLIT) if options.split else _drawn(table, options)
     if options.sex:
         lower = table["sex"].str.strip().str.lower()
         # What is no sex that we know stays, for the core to refuse with its row.
@@ -124,6 +130,16 @@ def read(options: TableOptions) -> pd.DataFrame:
     if options.kind == "mask":
         _check_masks(table["image"], options)
     return table.join(frame[wanted].apply(_numbers))
+
+
+def _drawn(table: pd.DataFrame, options: TableOptions) -> list[str]:
+    # A hash of the patient and not a shuffle: a part of the films splits as it does in the whole.
+    whose = table["patient"].fillna(table["image"]) if options.patient else table["image"]
+    shares = (
+        int.from_bytes(blake2b(str(each).encode(), digest_size=8).digest(), "big") / 2**64
+        for each in whose
+    )
+    return ["test" if share < options.test_fraction else "train" for share in shares]
 
 
 def _csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from ark_framework.cli.plain import answers_alone, echo
 from ark_framework.errors import ArkError, MachineError
@@ -29,18 +30,21 @@ COMMANDS = {
     "export": ("ark_framework.cli.export:export", "Write a run's model for others."),
     "predict": ("ark_framework.cli.predict:predict", "Write probabilities for films."),
     "eval": ("ark_framework.cli.evaluate:evaluate", "Score a model's heads, with intervals."),
-    "embed": ("ark_framework.cli.embed:embed", "Write a dataset's embeddings into a file."),
+    "embed": ("ark_framework.cli.embed:embed", "Write films' embeddings into a file."),
     "probe": ("ark_framework.cli.probe:probe", "Fit classifiers on models' embeddings."),
     "finetune": ("ark_framework.cli.finetune:finetune", "Train models on one dataset each."),
     "segment": ("ark_framework.cli.segment:segment", "Train models to find masks."),
     "fairness": ("ark_framework.cli.fairness:fairness", "Whom a model fails, by subgroup."),
     "compare": ("ark_framework.cli.compare:compare", "Models on datasets, in one table."),
+    "report": ("ark_framework.cli.report:report", "What runs and studies left, as one page."),
     "demo": ("ark_framework.cli.demo:demo", "Train on drawn films; needs no data."),
     "data": ("ark_framework.cli.data:data", "List, link, verify, pack, audit, see datasets."),
     "plugins": ("ark_framework.cli.plugins:plugins", "List, show, check and begin plugins."),
     "config": ("ark_framework.cli.config:config", "Show the configuration."),
+    "recipes": ("ark_framework.cli.recipes:recipes", "List, copy and compare named settings."),
     "bench": ("ark_framework.cli.bench:bench", "Measure this machine, from disk to step."),
     "doctor": ("ark_framework.cli.doctor:doctor", "Check this machine, and say what mends it."),
+    "completion": ("ark_framework.cli.completion:completion", "Let your shell complete ark."),
 }
 
 
@@ -67,21 +71,40 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        """Return the commands that begin so, without importing them."""
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        return [
+            CompletionItem(name, help=line)
+            for name, (_, line) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; a near miss is named."""
         from ark_framework.errors import did_you_mean
 
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+        known = ctx.resilient_parsing or args[0] in COMMANDS if args else True
+        if not known and not args[0].startswith("-"):
             ctx.fail(f"no command {args[0]!r}{did_you_mean(args[0], COMMANDS)}")
         return super().resolve_command(ctx, args)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ark-framework", prog_name="ark")
-def ark() -> None:
-    """Pretrain a chest X-ray foundation model from many datasets. Research use only."""
+@click.option("--no-color", is_flag=True, help="Print without colors, as with NO_COLOR set.")
+def ark(no_color: bool) -> None:
+    """Pretrain a chest X-ray foundation model from many datasets. Research use only.
+
+    \b
+    ark demo
+    ark train --plugins ark-chestxray14 ark-rsna
+    """
+    if no_color:
+        os.environ["NO_COLOR"] = "1"
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -94,6 +117,8 @@ def main(args: Sequence[str] | None = None) -> None:
 def run(args: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; a user's error is one line on stderr."""
     words = sys.argv[1:] if args is None else list(args)
+    if "_ARK_COMPLETE" in os.environ:
+        importlib.import_module("ark_framework.cli.completion")  # which tells click our shells
     try:
         with answers_alone() if "--json" in words else nullcontext():
             result: Any = ark.main(args=words, prog_name="ark", standalone_mode=False)

@@ -65,7 +65,8 @@ def audit(
     with PackingBar(console) as report:
         chosen = choose(data, **given)
         found = auditing.audit(
-            [_open(chosen, name, report, declared=declared) for name in _names(chosen)]
+            [_open(chosen, name, report, declared=declared) for name in _names(chosen)],
+            progress=lambda done, total: report.show("comparing stores", done, total),
         )
     summary = _summary(chosen, found)
     if html is not None:

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ark_framework.cli.pages import RESEARCH, bare, flat, listed, origin, show
+from ark_framework.cli.pages import RESEARCH, flat, listed, origin, show
+from ark_framework.report.command import bare
 
 if TYPE_CHECKING:
     from rich.console import Console

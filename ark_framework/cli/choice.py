@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ark_framework import roots as places
-from ark_framework.cli.settings import gather, roots, settings
+from ark_framework.cli.settings import gather, packing, roots
 from ark_framework.errors import ConfigError
 from ark_framework.registry import BUILTIN, Registry, discover, load
 
@@ -32,7 +32,7 @@ def choosing(command: Command) -> Command:
         click.option("--size", type=click.IntRange(16, 4096), help="Stored side in pixels."),
     ):
         command = option(command)
-    return settings(command)
+    return packing(command)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +132,7 @@ def choose(data: tuple[str, ...], *, size: int | None, fit: str | None, **given:
         raise ConfigError(
             f"name the plugins whose datasets you mean: --plugins; installed: {', '.join(usable)}"
         )
-    registry, said = load(config.plugins), roots(data)
+    registry, said = load(config.plugins, data=config.data), roots(data)
     places.check_names(said, registry.datasets)
     names = [task.dataset for task in config.tasks or ()] or list(registry.datasets)
     specs = tuple(registry.dataset(name) for name in dict.fromkeys(names))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ark_framework.cli import candidates
 from ark_framework.cli.studying import layers, study
 from ark_framework.cli.torchrun import gpus as several
 from ark_framework.cli.words import WordsCommand
@@ -24,12 +25,14 @@ from ark_framework.cli.words import WordsCommand
     "assignments",
     multiple=True,
     metavar="KEY=VALUE",
+    shell_complete=candidates.keys,
     help="One setting, such as seeds=5; YAML values.",
 )
 @click.option(
     "--data",
     multiple=True,
     metavar="NAME=PATH...",
+    shell_complete=candidates.places,
     help="Where a dataset lies, for this command.",
 )
 @click.option(

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ark_framework.cli.pages import RESEARCH, bare, flat, listed, origin, show
+from ark_framework.cli.pages import RESEARCH, flat, listed, origin, show
 from ark_framework.cli.plain import echo
+from ark_framework.report.command import bare
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ark_framework.transfer.compare import Comparison, Curve
+    from ark_framework.transfer.compare import Comparison
     from ark_framework.transfer.outcome import Outcome
     from ark_framework.transfer.settings import StudyConfig
 
 HEADING = "Models compared"
 FILES = ("table.md", "table.csv", "outcomes.csv", "compare.html")
+RESULTS = "outcomes.json"  # all of it, which `ark report` reads
 
 
 def finish(
@@ -56,6 +58,7 @@ def write(found: Comparison, outcomes: Sequence[Outcome], config: StudyConfig, o
 
     about = [*_about(found, outcomes)]
     tables = sheets(found)
+    write_text(out / RESULTS, json.dumps(plain(outcomes, config), indent=1) + "\n")
     write_text(out / "outcomes.csv", outcome_frame(outcomes).to_csv(index=False))
     write_text(out / "table.csv", table_frame(found).to_csv(index=False))
     written = markdown(HEADING, about, tables) + listed(settings(config))
@@ -63,13 +66,26 @@ def write(found: Comparison, outcomes: Sequence[Outcome], config: StudyConfig, o
     write_text(out / "compare.html", html(found, about, config))
 
 
+def plain(outcomes: Sequence[Outcome], config: StudyConfig) -> dict[str, Any]:
+    """Return a study's outcomes, settings and its datasets' terms of access as plain data."""
+    from ark_framework import registry
+
+    known = registry.load(config.plugins).datasets
+    names = dict.fromkeys(each.dataset.partition("/")[0] for each in outcomes)
+    return {
+        "folds": config.folds.count if config.folds else 5,
+        "access": {name: known[name].card.access for name in names if name in known},
+        "settings": settings(config),
+        "outcomes": [each.to_json() for each in outcomes],
+    }
+
+
 def html(found: Comparison, about: Sequence[str], config: StudyConfig) -> str:
     """Return the page."""
-    from ark_framework.report import chart, page
-    from ark_framework.transfer import sheets
+    from ark_framework.report import page
+    from ark_framework.transfer import charts, sheets
 
-    drawn = {model: None for curve in found.curves for model in curve.lines}
-    styles = {model: chart.style(index) for index, model in enumerate(drawn)}
+    styles = charts.styles(found)
     external = sheets.external_sheet(found)
     return page.render(
         "compare.html",
@@ -78,7 +94,7 @@ def html(found: Comparison, about: Sequence[str], config: StudyConfig) -> str:
         scores=list(sheets.score_sheets(found)),
         curves=list(sheets.curve_sheets(found)),
         others=[*([external] if external else []), sheets.exposure_sheet(found)],
-        charts=[_chart(curve, styles) for curve in found.curves],
+        charts=[charts.chart_of(curve, styles) for curve in found.curves],
         styles=styles,
         settings=settings(config),
     )
@@ -107,30 +123,3 @@ def _about(found: Comparison, outcomes: Sequence[Outcome]) -> Iterator[str]:
     yield RESEARCH
     yield f"{len(found.models)} models, {len(datasets)} datasets, {len(outcomes):,} results."
     yield from origin("scipy")
-
-
-def _chart(curve: Curve, styles: Mapping[str, dict[str, str]]) -> dict[str, Any]:
-    from ark_framework.report import chart
-    from ark_framework.transfer.cells import bounds, number
-    from ark_framework.transfer.sheets import UNITS, tick, title
-
-    lines = {
-        model: [chart.Mean(p.x, p.mean, p.low, p.high) for p in points]
-        for model, points in curve.lines.items()
-    }
-    made = chart.chart(lines, styles)
-    for each in made["x"]:
-        each["text"] = tick(curve.over, each["value"])
-    for line in made["lines"]:
-        for point in line["points"]:
-            mean = point["of"]
-            told = f"{tick(curve.over, mean.x)}: {number(mean.mean)} {bounds(mean.low, mean.high)}"
-            point["text"] = told.strip()
-    size = {"width": chart.WIDTH, "height": chart.HEIGHT}
-    return {
-        "title": title(curve),
-        "metric": curve.first.metric,
-        "axis": UNITS[curve.over],
-        **made,
-        **size,
-    }

@@ -13,7 +13,11 @@ from ark_framework.cli.words import WordsCommand
 
 @click.group("config")
 def config() -> None:
-    """Show the configuration."""
+    """Show the configuration.
+
+    \b
+    ark config show --recipe ark6
+    """
 
 
 @config.command("show", cls=WordsCommand)

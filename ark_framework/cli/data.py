@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ark_framework import roots as places
+from ark_framework.cli import candidates
 from ark_framework.cli.audit import audit
 from ark_framework.cli.choice import Chosen, choose, choosing
 from ark_framework.cli.console import console as open_console
+from ark_framework.cli.packing import PackingBar, packed, summary
 from ark_framework.cli.plain import echo
 from ark_framework.cli.words import WordsCommand
 from ark_framework.errors import ConfigError, DataError, did_you_mean
@@ -36,7 +39,11 @@ paged = click.option(
 
 @click.group("data")
 def data() -> None:
-    """List, link, verify, pack, audit and look at datasets."""
+    """List, link, verify, pack, audit and look at datasets.
+
+    \b
+    ark data verify --plugins ark-rsna --data rsna=/data/rsna
+    """
 
 
 data.add_command(audit)
@@ -50,7 +57,7 @@ def list_(data: tuple[str, ...], as_json: bool, **given: Any) -> None:
     \b
     ark data list --plugins ark-chestxray14 ark-rsna
     """
-    if given["plugins"] or given["file"]:
+    if given["plugins"] or given["file"] or given["recipe"]:
         chosen = choose(data, **given)
         found = [_entry(chosen, spec) for spec in chosen.specs]
     else:
@@ -95,7 +102,7 @@ def _entry(chosen: Chosen, spec: DatasetSpec) -> dict[str, Any]:
 
 
 @data.command("link")
-@click.argument("name")
+@click.argument("name", shell_complete=candidates.linkable)
 @click.argument("path", type=click.Path(path_type=Path))
 def link(name: str, path: Path) -> None:
     """Remember where a dataset's official files lie.
@@ -125,7 +132,6 @@ def pack(data: tuple[str, ...], as_json: bool, shard: str | None, **given: Any) 
     ark data pack --plugins ark-mimic --store /shared/stores --shard 3/16
     """
     from ark_framework import shards
-    from ark_framework.cli.packing import packed, summary
 
     part = shards.parse(shard) if shard else None
     chosen, found = _every_film(data, given), []
@@ -166,12 +172,20 @@ def verify(data: tuple[str, ...], as_json: bool, **given: Any) -> None:
 
     chosen = _every_film(data, given)
     found = []
-    for spec in chosen.specs:
-        table, options = chosen.read(spec)
-        findings = examine(spec, table, options, config=chosen.config.store, folder=chosen.folder)
-        found.append(findings)
-        if not as_json:
-            echo("\n".join(lines(findings)))
+    with _bar() as bar:
+        for spec in bar.each(chosen.specs, "verifying"):
+            table, options = chosen.read(spec)
+            findings = examine(
+                spec,
+                table,
+                options,
+                config=chosen.config.store,
+                folder=chosen.folder,
+                progress=partial(bar.show, f"reading the store of {spec.name}, MB"),
+            )
+            found.append(findings)
+            if not as_json:
+                echo("\n".join(lines(findings)))
     if as_json:
         echo(json.dumps(found, indent=1))
     wrong = [f"{each['dataset']}: {say(bad)}" for each in found for bad in each["problems"]]
@@ -266,15 +280,13 @@ def preview(data: tuple[str, ...], as_json: bool, out: Path, **given: Any) -> No
     from ark_framework.cli.sheet import contact_sheet, some_films
 
     chosen = choose(data, **given)
-    strips = []
+    strips, shown = [], []
     for spec in chosen.specs:
         names, strip = some_films(chosen, spec)
         strips.append(strip)
-        if as_json:
-            echo(json.dumps({"dataset": spec.name, "films": names}))
+        shown.append({"dataset": spec.name, "films": names})
     contact_sheet(strips, chosen.config.views, seed=chosen.config.seed).save(out)
-    if not as_json:
-        echo(f"wrote {out}")
+    echo(json.dumps(shown, indent=1) if as_json else f"wrote {out}")
 
 
 def _tables(
@@ -286,7 +298,8 @@ def _tables(
         from ark_framework.report import page
 
         page.check(html)
-    return chosen, [chosen.read(spec) for spec in chosen.specs]
+    with _bar() as bar:
+        return chosen, [chosen.read(spec) for spec in bar.each(chosen.specs, "reading tables")]
 
 
 def _areas(
@@ -324,10 +337,13 @@ def _every_film(data: tuple[str, ...], given: dict[str, Any]) -> Chosen:
     return choose(data, **given)
 
 
+def _bar() -> PackingBar:
+    """Return a bar on standard error, so that what is printed stays whole."""
+    return PackingBar(open_console(stderr=True))
+
+
 @contextmanager
 def _packing(as_json: bool) -> Iterator[tuple[Console, Callable[[str], Report]]]:
-    from ark_framework.cli.packing import PackingBar
-
     console = open_console(stderr=as_json)
     with PackingBar(console) as bar:
         yield console, lambda name: lambda done, total: bar(name, done, total)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
@@ -25,19 +24,22 @@ if TYPE_CHECKING:
 
 
 @click.command("demo")
-@click.option("--out", type=click.Path(path_type=Path), help="Keep the run in this folder.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The run's folder; runs/demo-TIME by default."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the run.")
 def demo(out: Path | None, seed: int) -> None:
     """Train on drawn films, no data needed: about five minutes on two cores.
 
-    The films are drawn by a program.  Nothing here is medicine.
+    The films are drawn by a program.  Nothing here is medicine.  The run is kept, and a page about
+    it is written: the last line says where.
+
+    \b
+    ark demo --out runs/demo
     """
-    console = open_console()
-    if out is not None:
-        _run(console, out, seed)
-        return
-    with TemporaryDirectory(prefix="ark-demo-") as folder:
-        _run(console, Path(folder) / "run", seed)
+    from ark_framework.run import default_name
+
+    _run(open_console(), out or Path("runs") / f"demo-{default_name()}", seed)
 
 
 def _run(console: Console, out: Path, seed: int) -> None:
@@ -47,7 +49,9 @@ def _run(console: Console, out: Path, seed: int) -> None:
     from ark_framework.cli.scores import table
     from ark_framework.launch import train
     from ark_framework.preparation import prepare
+    from ark_framework.run import refuse_used
 
+    refuse_used(out)
     config = configuration.parse({**configuration.recipe("demo"), "seed": seed})
     with PackingBar(console) as packing:
         prepared = prepare(config, progress=packing, say=console.print)
@@ -60,6 +64,18 @@ def _run(console: Console, out: Path, seed: int) -> None:
     console.print(table(result.scores, _baseline(console, prepared)))
     console.print(_certain(result.scores), highlight=False, soft_wrap=True)
     console.print("drawn films, research software: these numbers say nothing about patients")
+    console.print(f"report: {_report(out)}", highlight=False, soft_wrap=True)
+
+
+def _report(out: Path) -> Path:
+    """Write the page about the run into its folder; its films are drawn, so some are shown."""
+    from ark_framework.report.page import replace
+    from ark_framework.story import page
+    from ark_framework.story.folders import open_folders
+
+    place = out / page.FILE
+    replace(place, page.html(open_folders([out]), folder=out, films=True))
+    return place
 
 
 def _certain(scores: Sequence[TaskScore]) -> str:

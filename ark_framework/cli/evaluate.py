@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ark_framework.cli import candidates
 from ark_framework.cli.console import console as open_console
 from ark_framework.cli.console import sheet
 from ark_framework.cli.packing import PackingBar
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @click.command("eval", cls=WordsCommand)
-@click.argument("model")
+@click.argument("model", shell_complete=candidates.models)
 @reading
 @click.option(
     "--out",
@@ -32,7 +33,13 @@ if TYPE_CHECKING:
     required=True,
     help="Folder of the tables and every film's predictions.",
 )
-@click.option("--split", type=click.Choice(["test", "val", "train"]), default="test")
+@click.option(
+    "--split",
+    type=click.Choice(["test", "val", "train"]),
+    default="test",
+    show_default=True,
+    help="Which films of each dataset.",
+)
 @click.option("--head", help="The head to score; the dataset's own by default.")
 @click.option(
     "--score",
@@ -85,6 +92,7 @@ def evaluate(
                 runtime=runtime,
                 tencrop=tencrop,
                 limit=config.limit,
+                progress=progress.scoring,
             )
             _write(out, f"{name}-{split}", result)
             found[name] = result

@@ -7,33 +7,41 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ark_framework.cli import candidates
 from ark_framework.cli.plain import echo
-from ark_framework.errors import ArkError
 
 if TYPE_CHECKING:
     from ark_framework.exposure import Exposure
-    from ark_framework.pretrained import Pretrained
+    from ark_framework.story.card import About
 
 
 @click.command("export")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path), shell_complete=candidates.runs)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to write.")
-def export(run: Path, out: Path) -> None:
+@click.option(
+    "--fairness",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of ark fairness on RUN, for the card.",
+)
+def export(run: Path, out: Path, fairness: Path | None) -> None:
     """Write a run's teacher with its heads, preprocessing and a model card.
 
-    RUN is a run's folder or one of its checkpoints.  timm reads the backbone of the folder as
-    local-dir:OUT where it is a timm model.
+    RUN is a run's folder or one of its checkpoints.  The card is filled from the run: data and
+    their terms, leaks, test scores with intervals, limits, citations.  timm reads the backbone of
+    the folder as local-dir:OUT where it is a timm model.
 
     \b
     ark export runs/first --out models/first
+    ark export runs/first --out models/first --fairness fairness/first
     """
     from ark_framework import bundle, exposure, pretrained
+    from ark_framework.story.card import card
 
     model = pretrained.load(run)
     folder = run if run.is_dir() else run.parent.parent
     trained = exposure.load(folder)
-    source = bundle.Source(title=folder.absolute().name, datasets=_terms(model, trained))
-    bundle.write(out, model.model, model.blueprint, source=source, trained=trained)
+    told = card(model.blueprint, _about(run, folder, trained, fairness))
+    bundle.write(out, model.model, model.blueprint, card=told, trained=trained)
     names = ", ".join(task.name for task in model.tasks) or "none"
     echo(f"heads: {names}")
     kept = [part.dataset for part in trained.parts if part.access == "credentialed"]
@@ -45,17 +53,19 @@ def export(run: Path, out: Path) -> None:
     echo(f"model: {out}")
 
 
-def _terms(model: Pretrained, trained: Exposure) -> list[str]:
-    """Return a line per dataset: its card's, or its name where its plugin is not here."""
-    from ark_framework import registry
+def _about(run: Path, folder: Path, trained: Exposure, fairness: Path | None) -> About:
+    """Gather what the card says; a folder that is no run, such as another export, says little."""
+    from ark_framework.errors import ConfigError
+    from ark_framework.story import results, runs
+    from ark_framework.story.card import About
 
-    try:
-        known = registry.load(model.blueprint.plugins).datasets
-    except ArkError:
-        known = {}
-    lines = []
-    for part in trained.parts:
-        spec = known.get(part.dataset)
-        about = f"{spec.card.title}: {spec.card.licence} {spec.card.home}" if spec else part.dataset
-        lines.append(f"{about} ({part.access})")
-    return lines
+    title = folder.absolute().name
+    found = None
+    if fairness is not None:
+        if not (fairness / results.FINDINGS).is_file():
+            raise ConfigError(f"--fairness {fairness}: no {results.FINDINGS}; see ark fairness")
+        found = results.audited(fairness, title).findings
+    known = runs.read(folder, title) if runs.is_run(folder) else None
+    last = run.is_dir() or run.name == "last.pt"
+    terms = [f"{part.dataset} ({part.access})" for part in trained.parts]
+    return About(title=title, terms=terms, run=known, tested=last, findings=found)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ark_framework.cli import candidates
 from ark_framework.cli.plain import echo
 from ark_framework.cli.settings import reading, roots
 from ark_framework.cli.studying import given, layers
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 
 @click.command("fairness", cls=WordsCommand)
-@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.argument(
+    "models", nargs=-1, required=True, metavar="MODEL...", shell_complete=candidates.models
+)
 @reading
 @click.option(
     "--out",

@@ -7,12 +7,15 @@ from typing import Any
 
 import click
 
+from ark_framework.cli import candidates
 from ark_framework.cli.studying import layers, study, studying
 from ark_framework.cli.words import WordsCommand
 
 
 @click.command("finetune", cls=WordsCommand)
-@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.argument(
+    "models", nargs=-1, required=True, metavar="MODEL...", shell_complete=candidates.models
+)
 @studying
 @click.option("--published", is_flag=True, help="The published protocol, at its constant rate.")
 @click.option("--head-only", is_flag=True, help="Leave the backbone as it is.")

@@ -30,13 +30,15 @@ def import_(file: Path, out: Path, heads: str | None, size: int | None) -> None:
     """
     from ark_framework import bundle
     from ark_framework.published import import_file
+    from ark_framework.story.card import About, card
 
     imported = import_file(file, names=heads, side=size)
-    source = bundle.Source(
+    about = About(
         title=f"Imported from {file.name}",
-        datasets=["the terms are those of whoever gave out the weights, and of their datasets"],
+        terms=["the terms are those of whoever gave out the weights, and of their datasets"],
     )
-    bundle.write(out, imported.model, imported.blueprint, source=source)
+    told = card(imported.blueprint, about)
+    bundle.write(out, imported.model, imported.blueprint, card=told)
     for line in imported.report():
         echo(line)
     echo(f"model: {out}")

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import platform
-import re
-import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
 from ark_framework.cli.console import sheet as open_sheet
+from ark_framework.report.command import typed
 from ark_framework.text import printable
 
 if TYPE_CHECKING:
@@ -27,31 +25,10 @@ RESEARCH = "Research use only; not for diagnosis."
 
 def origin(*libraries: str) -> Iterator[str]:
     """Yield when and by which command it was made, and with what."""
-    typed = shlex.join(map(bare, _without_places(sys.argv[1:])))
-    yield f"{datetime.now().astimezone():%Y-%m-%d %H:%M %z}: ark {typed}"
+    yield f"{datetime.now().astimezone():%Y-%m-%d %H:%M %z}: ark {typed(sys.argv[1:])}"
     used = ("ark-framework", "torch", "numpy", *libraries)
     named = (f"{name} {version(name)}" for name in used)
     yield f"{', '.join(named)}, Python {platform.python_version()}"
-
-
-def _without_places(words: Iterable[str]) -> Iterator[str]:
-    """Leave out where data and stores lie: ``--data`` takes several words, ``--store`` one."""
-    left = 0
-    for word in words:
-        option, equals, _ = word.partition("=")
-        if word.startswith("-"):
-            left = {"--data": sys.maxsize, "--store": 0 if equals else 1}.get(option, 0)
-            if option not in ("--data", "--store"):
-                yield word
-        elif left:
-            left -= 1
-        else:
-            yield word
-
-
-def bare(word: str) -> str:
-    """Leave out of a path whose disk it is on: a page is for others too."""
-    return "".join(Path(part).name if "/" in part else part for part in re.split("([=:,])", word))
 
 
 def show(console: Console, sheet: Sheet) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ark_framework import registry as plugin_registry
+from ark_framework.cli import candidates
 from ark_framework.cli.new import new
 from ark_framework.cli.plain import echo
 
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
 
 @click.group("plugins")
 def plugins() -> None:
-    """List, show and check plugins, or begin one."""
+    """List, show and check plugins, or begin one.
+
+    \b
+    ark plugins list
+    """
 
 
 plugins.add_command(new)
@@ -29,7 +34,11 @@ plugins.add_command(new)
 @plugins.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 def list_(as_json: bool) -> None:
-    """List every installed plugin; none is imported."""
+    """List every installed plugin; none is imported.
+
+    \b
+    ark plugins list --json
+    """
     records = plugin_registry.discover()
     if as_json:
         echo(json.dumps([dataclasses.asdict(record) for record in records], indent=1))
@@ -44,7 +53,7 @@ def list_(as_json: bool) -> None:
 
 
 @plugins.command("show")
-@click.argument("name")
+@click.argument("name", shell_complete=candidates.plugins)
 @click.option("--json", "as_json", is_flag=True, help="Print what it provides as JSON.")
 def show(name: str, as_json: bool) -> None:
     """Import one plugin and show what it provides, with the terms of its datasets.
@@ -69,7 +78,7 @@ def show(name: str, as_json: bool) -> None:
 
 
 @plugins.command("check")
-@click.argument("name")
+@click.argument("name", shell_complete=candidates.plugins)
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def check(name: str, as_json: bool) -> int:
     """Run the conformance kit on one plugin; exit 4 if it fails.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ark_framework.cli import candidates
 from ark_framework.cli.plain import echo
 from ark_framework.cli.prediction import Output, may_fill
 from ark_framework.errors import ConfigError
@@ -29,7 +30,7 @@ OF_LABELS = {
 
 
 @click.command("predict")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=click.Path(path_type=Path), shell_complete=candidates.models)
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--list",
@@ -111,7 +112,8 @@ def predict(
     if not images and listed is None:
         raise ConfigError("name films, folders, or a --list of films")
     names = find(images, listed=listed)
-    output = Output(out=out, as_json=as_json, max_bad=max_bad)
+    total = sum(1 for _ in find(images, listed=listed))  # a look at names alone
+    output = Output(out=out, as_json=as_json, max_bad=max_bad, total=total)
     output.check(overwrite=overwrite)
     for option, folder in (("--saliency", of_labels["saliency"]), ("--masks", masks)):
         if folder is not None:

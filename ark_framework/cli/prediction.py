@@ -11,6 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, TextIO
 
 from ark_framework.cli.plain import answers, echo
+from ark_framework.durations import left
 from ark_framework.errors import ConfigError, DataError
 from ark_framework.text import printable
 
@@ -29,14 +30,17 @@ class Output:
         out: Its file; standard output when ``None``.
         as_json: Whether it is an object a line, not CSV.
         max_bad: Unreadable films to put up with.
+        total: How many films there will be.
     """
 
     out: Path | None
     as_json: bool
     max_bad: int
+    total: int
     _films: int = field(default=0, init=False)
     _bad: int = field(default=0, init=False)
     _first: str = field(default="", init=False)
+    _began: float = field(default=0.0, init=False)
     _spoke: float = field(default=0.0, init=False)
 
     def check(self, *, overwrite: bool) -> None:
@@ -55,7 +59,7 @@ class Output:
     @contextmanager
     def opened(self) -> Iterator[TextIO]:
         """Open a file that is put in place when it is whole, or standard output."""
-        self._spoke = monotonic()
+        self._began = self._spoke = monotonic()
         if self.out is None:
             yield answers()
             return
@@ -91,7 +95,8 @@ class Output:
         self._films += len(rows)
         if monotonic() - self._spoke > QUIET:
             self._spoke = monotonic()
-            echo(f"predicted {self._films:,} films", err=True)
+            remains = left(self._films, self.total, seconds=self._spoke - self._began)
+            echo(f"predicted {self._films:,} of {self.total:,} films{remains}", err=True)
 
     def close(self) -> None:
         """Say how many films there are, and what could not be read.

@@ -7,12 +7,15 @@ from typing import Any
 
 import click
 
+from ark_framework.cli import candidates
 from ark_framework.cli.studying import layers, study, studying
 from ark_framework.cli.words import WordsCommand
 
 
 @click.command("segment", cls=WordsCommand)
-@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.argument(
+    "models", nargs=-1, required=True, metavar="MODEL...", shell_complete=candidates.models
+)
 @studying
 @click.option(
     "--structures",

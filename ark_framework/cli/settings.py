@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from ark_framework import config as configuration
+from ark_framework.cli import candidates
 from ark_framework.config import RunConfig
 from ark_framework.errors import ConfigError
 
@@ -25,6 +26,11 @@ def reading(command: Command) -> Command:
     return _with(command, [each for each in _OPTIONS if each not in (_RECIPE, _LEAKS)])
 
 
+def packing(command: Command) -> Command:
+    """Add those that say which datasets are packed, and how; nothing is trained."""
+    return _with(command, [each for each in _OPTIONS if each is not _LEAKS])
+
+
 def _with(command: Command, options: Sequence[Any]) -> Command:
     for option in reversed(options):
         command = option(command)
@@ -34,6 +40,7 @@ def _with(command: Command, options: Sequence[Any]) -> Command:
 _RECIPE = click.option(
     "--recipe",
     metavar="NAME",
+    shell_complete=candidates.recipes,
     help="Named settings to start from (default, ark5, ark6, ark6-plus, …).",
 )
 _LEAKS = click.option(
@@ -47,18 +54,21 @@ _OPTIONS = (
         "--plugins",
         multiple=True,
         metavar="NAME...",
+        shell_complete=candidates.plugins,
         help="Plugins that may speak, in order: a b, a,b or repeated.",
     ),
     click.option(
         "--tasks",
         multiple=True,
         metavar="DATASET...",
+        shell_complete=candidates.datasets,
         help="Datasets that train, in order; all of the plugins' by default.",
     ),
     click.option(
         "--data",
         multiple=True,
         metavar="NAME=PATH...",
+        shell_complete=candidates.places,
         help="Where a dataset lies, for this command.",
     ),
     click.option(
@@ -74,6 +84,7 @@ _OPTIONS = (
         "assignments",
         multiple=True,
         metavar="KEY=VALUE",
+        shell_complete=candidates.keys,
         help="One setting, such as optim.lr=0.01; YAML values.",
     ),
     click.option(

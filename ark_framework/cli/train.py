@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ark_framework.cli import candidates
 from ark_framework.cli.console import console as open_console
 from ark_framework.cli.packing import PackingBar
 from ark_framework.cli.plain import echo
@@ -26,12 +27,14 @@ if TYPE_CHECKING:
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
+    shell_complete=candidates.runs,
     help="The run's folder; an unfinished run of the same settings that is there goes on.",
 )
 @click.option("--resume", is_flag=True, help="Go on with the run in --out, which must be there.")
 @click.option(
     "--init-from",
     type=click.Path(path_type=Path),
+    shell_complete=candidates.runs,
     help="A run or checkpoint whose weights the student starts from.",
 )
 @click.option(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -30,13 +30,20 @@ class Finding:
 
 
 def examine(
-    spec: DatasetSpec, table: AnnotationTable, options: Any, *, config: StoreConfig, folder: Path
+    spec: DatasetSpec,
+    table: AnnotationTable,
+    options: Any,
+    *,
+    config: StoreConfig,
+    folder: Path,
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> dict[str, Any]:
     """Return counts, notes and problems of one dataset as plain data.
 
     A number of films that differs from the card's is a note, since people download parts, and so
     are files that no row names.  Problems are missing and empty films, other positives than the
     card's where the number of films is the card's, and a store that disagrees with the files.
+    ``progress(done, total)`` is called in MB as a store is read.
     """
     source = Source(
         spec=spec, options=options, images=tuple(table.films), size=config.size, fit=config.fit,
@@ -52,7 +59,7 @@ def examine(
     path = folder / f"{spec.name}-{source.fingerprint(sizes)}"
     packed = (path / "manifest.json").is_file()
     if packed:
-        problems += _stale(path, source)
+        problems += _stale(path, source, progress)
     return {
         "dataset": spec.name,
         "films": len(table),
@@ -165,9 +172,9 @@ def _files(source: Source) -> Iterator[str]:
             yield from (str(start / name) for name in names)
 
 
-def _stale(path: Path, source: Source) -> Iterator[Finding]:
+def _stale(path: Path, source: Source, progress: Callable[[int, int], None]) -> Iterator[Finding]:
     mend = f"delete {path} and pack again: ark data pack"
-    found = compare(open_store(path), source)
+    found = compare(open_store(path), source, progress=progress)
     for line in found[:SHOWN]:
         yield Finding(message=f"store {path}: {line}", mend=mend)
     if len(found) > SHOWN:

@@ -58,6 +58,17 @@ def spread(args: Iterable[str]) -> Iterator[str]:
         yield option
 
 
+def pending(args: Iterable[str]) -> str:
+    """Return the option that takes one more word after ``args``; empty where none does."""
+    option = ""
+    for word in args:
+        if word == "--":
+            return ""
+        name = word.partition("=")[0]
+        option = name if name in WORDY else "" if word.startswith("-") else option
+    return option
+
+
 def _parts(option: str, word: str) -> list[str]:
     if option in ("--data", "--structures"):  # a path may hold a comma; there it joins masks
         return [word]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ark_framework.corpus import Corpus
+from ark_framework.corpus import Corpus, Progress
 from ark_framework.errors import ConfigError, DataError
 from ark_framework.fairness.predictions import TEST, VAL, Predictions, film_frame, judged
 from ark_framework.fairness.settings import FairnessConfig
@@ -61,7 +61,7 @@ def predictions(
     split = _split(corpus, config)
     rows = np.concatenate([split.val, split.test])
     if how == "heads":
-        scores = _by_heads(candidate, corpus, rows, config, runtime)
+        scores = _by_heads(candidate, corpus, rows, config, runtime, extractor.progress)
     else:
         scores = _by_probe(candidate, corpus, split, rows, config, runtime, extractor)
     asked = candidate.trained.of(corpus.table, corpus.store, corpus.index)
@@ -103,10 +103,13 @@ def _by_heads(
     rows: np.ndarray,
     config: FairnessConfig,
     runtime: Runtime,
+    progress: Progress | None,
 ) -> np.ndarray:
     answering = answers(candidate.plan.tasks, corpus, head=config.head)
     tasks = {part.task for made in answering.values() for part in made.parts}
-    outputs = chances(candidate, corpus, rows, runtime=runtime, tasks=sorted(tasks))
+    outputs = chances(
+        candidate, corpus, rows, runtime=runtime, tasks=sorted(tasks), progress=progress
+    )
     scores = np.full((len(rows), len(corpus.schema.labels)), np.nan)
     for label, made in answering.items():
         scores[:, corpus.schema.labels.index(label)] = score(outputs, made).to_numpy()

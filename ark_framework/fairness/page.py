@@ -37,13 +37,14 @@ def html(found: Findings, about: Sequence[str]) -> str:
         heading=HEADING,
         about=about,
         accounts=summary(found),
-        parts=[_part(found, dataset) for dataset in sheets.datasets(found)],
+        parts=[part_of(found, dataset) for dataset in sheets.datasets(found)],
         notes=found.notes,
         settings=found.settings,
     )
 
 
-def _part(found: Findings, dataset: str) -> dict[str, Any]:
+def part_of(found: Findings, dataset: str) -> dict[str, Any]:
+    """Return what the page shows of a dataset: figures, and tables open and folded."""
     sex = ("sex",)
     first = [*sheets.gap_sheets(found, dataset, attributes=sex)]
     others = [each for each in sheets.gap_sheets(found, dataset) if each not in first]

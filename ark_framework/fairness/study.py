@@ -53,7 +53,7 @@ class Study:
         config: What to do.
         roots: Of datasets, over those of the configuration.
         progress: ``progress(dataset, done, total)`` while films are packed.
-        embedding: Likewise while they are embedded.
+        embedding: Likewise while they are embedded, or answered by a model's own heads.
         say: Called with one-line notices.
         stop: Set it to stop; embeddings that are finished are kept.
     """

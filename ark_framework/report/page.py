@@ -10,7 +10,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import ark_framework
 from ark_framework.errors import ConfigError
+from ark_framework.run import write_text
 from ark_framework.text import printable
+
+MARK = '<meta name="generator" content="ark-framework">'
 
 
 def environment() -> Environment:
@@ -63,6 +66,18 @@ def write(path: Path, html: str) -> None:
             file.write(html)
     except FileExistsError as error:
         raise ConfigError(f"{path} exists and is not overwritten; choose another name") from error
+
+
+def replace(path: Path, html: str) -> None:
+    """Write a report over an earlier one, whole or not at all.
+
+    Raises:
+        ConfigError: something is there that no report is.
+        MachineError: the disk refuses.
+    """
+    if path.exists() and MARK not in path.read_text("utf-8", errors="replace")[:4000]:
+        raise ConfigError(f"{path} is no report of ours and is not overwritten; give --out")
+    write_text(path, html)
 
 
 def count(number: int) -> str:

@@ -44,7 +44,7 @@ class Datasets:
     def __post_init__(self) -> None:
         if not self.config.plugins:
             raise ConfigError("name the plugins whose datasets you mean: --plugins NAME...")
-        self.registry = plugins.load(self.config.plugins)
+        self.registry = plugins.load(self.config.plugins, data=self.config.data)
         check_names(self.roots, self.registry.datasets)
 
     def names(self, *, mixed: bool = False) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -141,17 +141,24 @@ def write(out: Path, corpus: Corpus, rows: np.ndarray, features: np.ndarray) -> 
         MachineError: the disk refuses.
     """
     frame = corpus.table.frame.iloc[rows]
+    ids, splits = (frame[name].fillna("").to_numpy(dtype=str) for name in ("image", "split"))
+    write_table(out, ids, features, split=splits)
+
+
+def write_table(out: Path, ids: np.ndarray, features: np.ndarray, **more: np.ndarray) -> None:
+    """Write names and vectors ``(n, D)``: ``.csv``, or ``.npz`` with ``more`` arrays beside.
+
+    Raises:
+        MachineError: the disk refuses.
+    """
     beside = out.with_name(f".{out.name}.part")
+    arrays: dict[str, Any] = {"ids": ids, "features": features, **more}
     try:
         with beside.open("wb") as file:
             if out.suffix.lower() == ".csv":
-                vectors = pd.DataFrame(features, index=pd.Index(frame["image"], name="id"))
-                vectors.to_csv(file)
+                pd.DataFrame(features, index=pd.Index(ids, name="id")).to_csv(file)
             else:
-                ids, splits = (
-                    frame[name].fillna("").to_numpy(dtype=str) for name in ("image", "split")
-                )
-                np.savez(file, ids=ids, features=features, split=splits)
+                np.savez(file, **arrays)
         beside.replace(out)
     except OSError as error:
         raise MachineError(f"cannot write {out}: {error.strerror}") from error

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from ark_framework.blueprint import TaskHead
-from ark_framework.corpus import Corpus, scored_targets
+from ark_framework.corpus import Corpus, Progress, scored_targets
 from ark_framework.errors import ConfigError
 from ark_framework.exposure import Answer
 from ark_framework.runtime import Runtime
@@ -108,10 +108,12 @@ def chances(
     tencrop: bool = False,
     batch_size: int = 64,
     tasks: Sequence[str] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, pd.DataFrame]:
     """Return each head's probabilities ``(n, labels)`` of a corpus's rows.
 
     With ``tencrop`` they are means over four corners, the middle, and their mirror images.
+    ``progress(dataset, done, total)`` is called after each batch.
     """
     model = candidate.model().to(runtime.device)
     heads = [task for task in candidate.plan.tasks if tasks is None or task.name in tasks]
@@ -125,6 +127,8 @@ def chances(
                 for task in heads:
                     logits = torch.stack([model.classify(task.name, each) for each in seen])
                     found[task.name].append(probabilities(logits.cpu().double(), task.kind))
+            if progress is not None:
+                progress(corpus.name, min(start + batch_size, len(rows)), len(rows))
     return {
         task.name: pd.DataFrame(np.concatenate(found[task.name]), columns=list(task.labels))
         for task in heads
@@ -141,6 +145,7 @@ def evaluate(
     tencrop: bool = False,
     limit: int | None = None,
     replicates: int = 1000,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Score a model's heads on a split, and ask which of its films the model was trained on.
 
@@ -152,7 +157,13 @@ def evaluate(
         raise ConfigError(f"{corpus.name} has no {split} films")
     tasks = {part.task for made in answering.values() for part in made.parts}
     outputs = chances(
-        candidate, corpus, rows, runtime=runtime, tencrop=tencrop, tasks=sorted(tasks)
+        candidate,
+        corpus,
+        rows,
+        runtime=runtime,
+        tencrop=tencrop,
+        tasks=sorted(tasks),
+        progress=progress,
     )
     scores = np.full((len(rows), len(corpus.schema.labels)), np.nan)
     for label, made in answering.items():

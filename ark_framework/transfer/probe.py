@@ -9,61 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
 from torch import Tensor
 
 from ark_framework import metrics
-from ark_framework.config import Section
 from ark_framework.corpus import Corpus, scored_targets, training_targets
 from ark_framework.runtime import Runtime
 from ark_framework.transfer.linear import Problems, solve, solve_small
+from ark_framework.transfer.protocol import ProbeConfig
 from ark_framework.transfer.shots import draw_fraction, draw_shots
 from ark_framework.transfer.splits import Split
 
 TEMPERATURE = 0.07  # of the neighbors' weights, as DINO's (Caron et al. 2021)
-
-
-class ProbeConfig(Section):
-    """How embeddings are probed."""
-
-    features: Literal["projected", "pooled"] = Field(
-        default="projected", description="the projection, as published, or the features before it"
-    )
-    c: tuple[float, ...] = Field(
-        default=(1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0),
-        description="inverse regularizations; validation chooses among them",
-    )
-    fractions: tuple[float, ...] = Field(
-        default=(1.0,), description="shares of the training patients"
-    )
-    shots: tuple[int, ...] = Field(
-        default=(1, 2, 4, 8, 16, 32),
-        description="positives and negatives of each label, or films of each exclusive class",
-    )
-    few_shot_c: float = Field(
-        default=0.01, gt=0, description="inverse regularization of few shots; nothing chooses it"
-    )
-    draws: int = Field(default=10, ge=10, description="draws of each few-shot set and fraction")
-    neighbors: int = Field(default=20, gt=0, description="of the nearest-neighbor classifier")
-    seed: int = Field(default=0, ge=0, description="of fractions and shots")
-
-    @field_validator("c", "fractions", "shots")
-    @classmethod
-    def _some(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        if not values or min(values) <= 0:
-            raise ValueError("give one or more numbers above 0")
-        return values
-
-    @field_validator("fractions")
-    @classmethod
-    def _shares(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        if max(values) > 1:
-            raise ValueError("shares are at most 1")
-        return values
 
 
 @dataclass(frozen=True, kw_only=True)

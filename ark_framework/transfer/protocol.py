@@ -1,13 +1,55 @@
-"""How a model is fine-tuned, for labels or for masks: what the user may write, and as published."""
+"""How a model is probed and fine-tuned, for labels or for masks: what the user may write.
+
+Beside it, the published protocols.  Nothing here needs torch, so that keys are looked up quickly.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ark_framework.config import OptimConfig, Section, ViewsConfig
+
+
+class ProbeConfig(Section):
+    """How embeddings are probed."""
+
+    features: Literal["projected", "pooled"] = Field(
+        default="projected", description="the projection, as published, or the features before it"
+    )
+    c: tuple[float, ...] = Field(
+        default=(1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0),
+        description="inverse regularizations; validation chooses among them",
+    )
+    fractions: tuple[float, ...] = Field(
+        default=(1.0,), description="shares of the training patients"
+    )
+    shots: tuple[int, ...] = Field(
+        default=(1, 2, 4, 8, 16, 32),
+        description="positives and negatives of each label, or films of each exclusive class",
+    )
+    few_shot_c: float = Field(
+        default=0.01, gt=0, description="inverse regularization of few shots; nothing chooses it"
+    )
+    draws: int = Field(default=10, ge=10, description="draws of each few-shot set and fraction")
+    neighbors: int = Field(default=20, gt=0, description="of the nearest-neighbor classifier")
+    seed: int = Field(default=0, ge=0, description="of fractions and shots")
+
+    @field_validator("c", "fractions", "shots")
+    @classmethod
+    def _some(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if not values or min(values) <= 0:
+            raise ValueError("give one or more numbers above 0")
+        return values
+
+    @field_validator("fractions")
+    @classmethod
+    def _shares(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if max(values) > 1:
+            raise ValueError("shares are at most 1")
+        return values
 
 
 class TuningConfig(Section):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from ark_framework import wording
 from ark_framework.config import (
@@ -18,8 +18,7 @@ from ark_framework.config import (
     merge,
 )
 from ark_framework.errors import ConfigError
-from ark_framework.transfer.probe import ProbeConfig
-from ark_framework.transfer.protocol import FinetuneConfig, SegmentConfig
+from ark_framework.transfer.protocol import FinetuneConfig, ProbeConfig, SegmentConfig
 
 Protocol = Literal["finetune", "probe", "few-shot", "knn", "external", "segment"]
 
@@ -90,10 +89,18 @@ def checked(
         ConfigError: one line with the key, the value and what is accepted.
     """
     values = merge(kind(models={}).model_dump(mode="json"), *layers)
-    config = wording.checked(kind, values, where=where)
+    config = wording.checked(kind, values, where=where, hint=_of_training)
     if models and not config.models:
         raise ConfigError(f"{where}: no models; name at least one")
     return config
+
+
+def _of_training(error: ValidationError) -> str:
+    """Say what to do with a file that was written for ``ark train``."""
+    first = error.errors(include_url=False)[0]
+    if first["type"] != "extra_forbidden" or first["loc"][0] not in RunConfig.model_fields:
+        return ""
+    return "; it is of training: keep plugins and data in a file of their own, for all commands"
 
 
 def reading(config: SubjectsConfig) -> RunConfig:

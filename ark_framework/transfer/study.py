@@ -37,7 +37,7 @@ class Study:
         out: ``pieces/`` holds finished work, ``predictions/`` every film's.
         roots: Of datasets, over those of the configuration.
         progress: ``progress(dataset, done, total)`` while films are packed.
-        embedding: Likewise while they are embedded.
+        embedding: Likewise while they are embedded, or answered by a model's own heads.
         say: Called with one-line notices.
         stop: Set it to stop after the step under way; the same study goes on from there.
     """
@@ -184,7 +184,9 @@ class Study:
         key = self.pieces.key("external", candidate, corpus, 0, {}, [rows])
 
         def compute() -> list[dict[str, Any]]:
-            outputs = chances(candidate, corpus, rows, runtime=self.pieces.runtime)
+            outputs = chances(
+                candidate, corpus, rows, runtime=self.pieces.runtime, progress=self.embedding
+            )
             found = []
             for head, table in outputs.items():
                 shared = [str(label) for label in table if str(label).casefold() in own]

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ark_framework.checkpoint import restore_optimizer
 from ark_framework.corpus import Corpus
+from ark_framework.durations import left
 from ark_framework.errors import CheckpointError, Interrupted, RunError
 from ark_framework.model import FilmEncoder, trainable
 from ark_framework.runtime import Runtime, seed_step
@@ -31,6 +32,8 @@ from ark_framework.transfer.protocol import TuningConfig
 from ark_framework.transfer.splits import Split
 from ark_framework.transfer.workfolder import LAST, WorkFolder
 
+# Seconds between lines that say how far a training has come.
+QUIET = 20.0
 # Of the time, at most; a model of few films and large weights would else mostly save.
 SAVING = 0.1
 
@@ -172,9 +175,11 @@ class Training:
     def run(self, stop: threading.Event) -> tuple[dict[str, Any], np.ndarray]:
         """Train, then predict; return what the folder keeps.  Raises as ``finetune`` does."""
         self._resume()
-        self.clock = self.saved = perf_counter()
+        self.clock = self.saved = self.spoke = perf_counter()
+        self.began = self.step
         while not self._ended():
             self._step()
+            self._tell()
             whole = self.step % self.objective.steps == 0 or self.step == self.total
             asked = self.ranks.any([stop.is_set()])[0]
             if whole or asked:
@@ -191,6 +196,14 @@ class Training:
                     "the same command goes on from there"
                 )
         return self._finish()
+
+    def _tell(self) -> None:
+        now = perf_counter()
+        if now - self.spoke < QUIET:
+            return
+        self.spoke = now
+        remains = left(self.step - self.began, self.total - self.began, seconds=now - self.clock)
+        self.say(f"{self.objective.where}: step {self.step} of at most {self.total}{remains}")
 
     def _ended(self) -> bool:
         patience = self.config.patience

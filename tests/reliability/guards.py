@@ -86,8 +86,8 @@ GUARDS: tuple[Guard, ...] = (
     ),
     Guard(
         name="films have a size",
-        file="images.py",
-        code="    if width * height > MAX_PIXELS:\n",
+        file="pixels.py",
+        code="    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:\n",
         without="    if False:\n",
         tests=("tests/test_images.py",),
     ),

@@ -124,7 +124,7 @@ def test_nothing_moves_at_a_bad_step(
         )
     assert state.step == visit.first_step + visit.steps > bad + 1
     assert moving(state) == poison.before[bad]
-    ledger.refused(f"bad step: {found.split()[-1]}")
+    ledger.refused(f"bad step: {found.rsplit(maxsplit=1)[-1]}")
 
 
 @pytest.mark.parametrize("strategy", ["cyclic", "concurrent"])
@@ -284,7 +284,7 @@ def test_the_count_survives_a_crash(
         train(fewer, out=tmp_path / "fewer")
     ledger.refused("bad step: one too many")
     none = configuration.merge(config, {"optim": {"max_bad_steps": 0}})
-    with pytest.raises(ConfigError, match="has skipped 1 steps, and optim.max_bad_steps is 0"):
+    with pytest.raises(ConfigError, match=r"has skipped 1 steps, and optim\.max_bad_steps is 0"):
         train(none, out=tmp_path / "fewer")
     ledger.refused("bad step: fewer allowed than skipped")
     train(config, out=tmp_path / "fewer")

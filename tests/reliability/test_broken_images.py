@@ -164,7 +164,7 @@ def cli_json(words: list[str], folder: Folder, capfd: pytest.CaptureFixture[str]
     capfd.readouterr()
     assert cli.run([*folder.words(*words, max_bad=10**6), "--json"]) == 3
     captured = capfd.readouterr()
-    [line] = captured.err.strip().splitlines()
+    [line] = [each for each in captured.err.splitlines() if each.startswith("error: ")]
     assert_one_line(line, "error: table: ")
     found: dict[str, Any] = json.loads(captured.out)[0]
     return found
@@ -180,7 +180,7 @@ def model(folder: Path) -> Path:
         tasks=(TaskHead(name="task", kind="multilabel", labels=("a", "b")),),
         preprocessing=Preprocessing(size=SIDE, resize=SIDE, fit="squash", normalize="none"),
     )
-    bundle.write(folder, plan.build(), plan, source=bundle.Source(title="small", datasets=()))
+    bundle.write(folder, plan.build(), plan, card="# small\n")
     return folder
 
 

@@ -254,8 +254,7 @@ def export(folder: Path) -> Path:
         tasks=(TaskHead(name="task", kind="multilabel", labels=("a", "b")),),
         preprocessing=Preprocessing(size=32, resize=32, fit="squash", normalize="none"),
     )
-    source = bundle.Source(title="small", datasets=())
-    bundle.write(folder, plan.build(), plan, source=source)
+    bundle.write(folder, plan.build(), plan, card="# small\n")
     return folder
 
 

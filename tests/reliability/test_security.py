@@ -26,12 +26,12 @@ SOURCES = [
 # Modules that can run what they read, or reach beyond this machine; and who may import them.
 RISKY = {
     "pickle": {"decoding.py", "tensors.py"},  # see test_pickle
-    "subprocess": {"hooks.py"},  # the conformance kit imports a plugin in a fresh interpreter
+    # The conformance kit imports a plugin in a fresh interpreter; the doctor asks nvidia-smi.
+    "subprocess": {"hooks.py", "machine.py"},
     "socket": {"locks.py", "rendezvous.py"},  # this machine's name; the ranks of this machine
     "random": {"verdict.py"},  # its state is watched, nothing is drawn
-    **dict.fromkeys(
-        ("marshal", "shelve", "dill", "joblib", "cloudpickle", "requests", "urllib", "http")
-    ),
+    "urllib": {"links.py"},  # how a name is written in an address; nothing is opened
+    **dict.fromkeys(("marshal", "shelve", "dill", "joblib", "cloudpickle", "requests", "http")),
     **dict.fromkeys(("httpx", "aiohttp", "ftplib", "smtplib", "telnetlib", "xmlrpc", "tarfile")),
     **dict.fromkeys(("xml", "lxml", "ctypes", "pty", "code", "huggingface_hub", "wandb")),
 }
@@ -134,10 +134,15 @@ def test_only_one_place_prints_unseen() -> None:
 
 
 def test_templates_escape() -> None:
-    """Every template, and none of them switches it off."""
+    """Every template, and none switches it off, but for a script of our own that a page pins."""
     assert environment().autoescape is True
-    for path in sorted((HOME / "ark_framework" / "report" / "templates").iterdir()):
+    ours = "{% block script %}<script>{{ script|safe }}</script>{% endblock %}\n"
+    for path in sorted((HOME / "ark_framework" / "report" / "templates").glob("*.html")):
         text = path.read_text("utf-8")
+        if path.name == "story.html":
+            assert text.count(ours) == 1
+            assert "script-src 'sha256-{{ digest }}'" in text
+            text = text.replace(ours, "")
         assert not re.search(
             r"\|\s*safe|autoescape|<script|<[^>]*\bon[a-z]+=|=\{\{|https?://", text
         ), path.name

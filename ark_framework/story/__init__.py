@@ -1,0 +1,1 @@
+"""What the folders of runs and studies say, as one page and as a model card."""
