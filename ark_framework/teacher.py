@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -39,12 +37,13 @@ class Teacher:
         """
         mine, theirs = _tensors(self.model), _tensors(student)
         floating = [name for name, tensor in mine.items() if tensor.is_floating_point()]
-        share: Any = 1.0 - momentum
-        if held is not None:
-            share = [torch.where(held > 0, 0.0, share)] * len(floating)
+        if held is not None:  # towards itself, for a share of 0 of what is not finite is not 0
+            theirs = {name: torch.where(held > 0, mine[name], theirs[name]) for name in mine}
         if floating:
             torch._foreach_lerp_(
-                [mine[name] for name in floating], [theirs[name] for name in floating], share
+                [mine[name] for name in floating],
+                [theirs[name] for name in floating],
+                1.0 - momentum,
             )
         for name in mine.keys() - set(floating):
             mine[name].copy_(theirs[name])

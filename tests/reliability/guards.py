@@ -131,13 +131,6 @@ GUARDS: tuple[Guard, ...] = (
         ),
     ),
     Guard(
-        name="an alias is counted as often as it is used",
-        file="yamlfile.py",
-        code="        _check(node)\n",
-        without="",
-        tests=("tests/reliability/test_broken_configs.py",),
-    ),
-    Guard(
         name="a store is that of the films",
         file="store.py",
         code="            if np.array_equal(some.stats()[0], sizes[rows]):\n",

@@ -128,11 +128,9 @@ def test_two_plugins_of_one_dataset(
     install: Install, command: Callable[..., list[str]], capfd: pytest.CaptureFixture[str], ledger
 ) -> None:
     """Neither is skipped: both are named."""
-    install("first", HEAD + DATASET.format("name='films'"))
-    install("second", HEAD + DATASET.format("name='films'"))
-    refused(
-        command("ark-first", "ark-second"), 4, capfd, "ark-second", "'films'", "ark-first", "1.5"
-    )
+    install("early", HEAD + DATASET.format("name='films'"))
+    install("late", HEAD + DATASET.format("name='films'"))
+    refused(command("ark-early", "ark-late"), 4, capfd, "ark-late", "'films'", "ark-early", "1.5")
     ledger.refused("plugin")
 
 
