@@ -417,7 +417,7 @@ def test_the_command_computes_once(
 
 
 def test_a_page_does_not_say_whose_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor do the command and the models show more of a path than its end; where data lie is left out."""
+    """Of a path its end alone is shown, and nothing of where data lie."""
     words = ["compare", "/home/me/s.yaml", "--data", "rsna=/data/rsna", "--set", "seeds=5"]
     monkeypatch.setattr("sys.argv", ["ark", *words])
     models = {"a": "/home/me/runs/a", "b": "random:/home/me/runs/b", "c": "timm:x=/home/me/w.pth"}
