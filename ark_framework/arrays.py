@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import zipfile
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -47,6 +49,27 @@ def open_map(
         raise ValueError(f"{found} and then something else")
     # Only now: opened for writing, numpy would make a file that was cut whole, with zeros.
     return array if mode == "r" else np.lib.format.open_memmap(path, mode)
+
+
+def new_map(path: Path, *, dtype: Any, shape: tuple[int, ...]) -> Map:
+    """Make an ``.npy`` of zeros by memory map, with its room on the disk taken.
+
+    A map that finds the disk full later would kill the process.
+
+    Raises:
+        OSError: the disk refuses or has no room; no file is left.
+    """
+    made = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    if not hasattr(os, "posix_fallocate"):
+        return made
+    try:
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, made.offset + made.nbytes)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # else a file system that cannot reserve
+            path.unlink()
+            raise
+    return made
 
 
 def refuse_compressed(path: Path) -> None:

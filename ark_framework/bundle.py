@@ -67,7 +67,8 @@ def write(
         beside.replace(out)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(beside, ignore_errors=True)
-        raise MachineError(f"cannot write {out}: {error}") from error
+        why = getattr(error, "strerror", None) or error
+        raise MachineError(f"cannot write {out}: {why}; free some space") from error
 
 
 def is_bundle(path: Path) -> bool:

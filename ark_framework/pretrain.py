@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ark_framework.badsteps import BadSteps
 from ark_framework.batches import Batches
@@ -190,9 +190,9 @@ def _step(
     values = torch.zeros(3, device=runtime.device)
     for piece in views.pieces(runtime.piece):
         values += _learn(state, piece, losses, runtime, weight, tasks=len(views.parts))
-    every = [each for _, each in trainable(state.student)]
-    runtime.ranks.add_gradients(every, values, scarce=views.scarce)
-    _move(state, values[0], clip)
+    learned = [each for group in state.optimizer.param_groups for each in group["params"]]
+    runtime.ranks.add_gradients(learned, values, scarce=views.scarce)
+    _move(state, learned, values[0], clip)
     return StepResult(
         step=state.step,
         cycle=visit.cycle,
@@ -234,13 +234,12 @@ def part_losses(
     return each, agreed.sum() / views.films
 
 
-def _move(state: State, loss: Tensor, clip: float | None) -> None:
+def _move(state: State, learned: list[nn.Parameter], loss: Tensor, clip: float | None) -> None:
     """Step the optimizer, which moves nothing at a bad step nor after too many of them."""
-    every = list(state.student.parameters())
-    norm = torch.nn.utils.get_total_norm([each.grad for each in every if each.grad is not None])
+    norm = torch.nn.utils.get_total_norm([each.grad for each in learned if each.grad is not None])
     state.bad.judge(loss, norm)
     if clip is not None:
-        torch.nn.utils.clip_grads_with_norm_(every, clip, norm)
+        torch.nn.utils.clip_grads_with_norm_(learned, clip, norm)
     state.optimizer.found_inf = state.bad.held  # type: ignore[attr-defined]
     state.optimizer.step()
     # None, not zero: a head that is not in use then stays where it is, momentum included.

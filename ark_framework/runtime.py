@@ -122,7 +122,11 @@ def generator(seed: int, purpose: int, *where: int) -> np.random.Generator:
 def seed_step(seed: int, step: int, rank: int = 0) -> None:
     """Seed torch's own draws, such as drop path, for one step."""
     state = np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)
-    torch.manual_seed(int(state[0] >> np.uint64(1)))
+    drawn = int(state[0] >> np.uint64(1))
+    # As torch.manual_seed, which also formats a traceback for each kind of device that is not here.
+    torch.default_generator.manual_seed(drawn)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(drawn)
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import errno
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from ark_framework import locks
-from ark_framework.arrays import Map, open_map
+from ark_framework.arrays import Map, new_map, open_map
 from ark_framework.decoding import Reader
 from ark_framework.errors import DataError, MachineError
 from ark_framework.shards import Shard
@@ -132,20 +131,15 @@ def _begin_partial(pack: Pack, count: int) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     np.save(partial / "done.npy", np.zeros(count, dtype=np.uint8))
-    films = np.lib.format.open_memmap(
-        partial / "images.npy", mode="w+", dtype=np.uint8, shape=pack.shape
-    )
-    if not hasattr(os, "posix_fallocate"):
-        return
-    try:  # now, because a memory map that finds the disk full kills the process
-        with (partial / "images.npy").open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, films.offset + films.nbytes)
+    try:
+        new_map(partial / "images.npy", dtype=np.uint8, shape=pack.shape)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
-            return  # a file system that cannot reserve
         shutil.rmtree(partial, ignore_errors=True)
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        gigabytes = int(np.prod(pack.shape)) / 1e9
         raise MachineError(
-            f"{pack.source.spec.name}: {partial.parent} has no room for {films.nbytes / 1e9:.2f} GB"
+            f"{pack.source.spec.name}: {partial.parent} has no room for {gigabytes:.2f} GB"
         ) from error
 
 

@@ -13,9 +13,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import torch
-from numpy.lib.format import open_memmap
 
-from ark_framework.arrays import open_map
+from ark_framework.arrays import new_map, open_map
 from ark_framework.corpus import Corpus
 from ark_framework.errors import DataError, Interrupted, MachineError
 from ark_framework.model import ArkModel
@@ -94,7 +93,12 @@ class Extractor:
         done = int(ranks.tell(str(_begun(part, note, (total, width)))))
         kept = None
         if ranks.first:
-            kept = open_memmap(part, "r+" if done else "w+", np.float32, (total, width))
+            shape = (total, width)
+            kept = (
+                open_map(part, mode="r+", dtype=np.float32, shape=shape)
+                if done
+                else new_map(part, dtype=np.float32, shape=shape)
+            )
         step = self.batch_size * ranks.world
         with torch.inference_mode():
             for start in range(done, total, step):
@@ -110,7 +114,9 @@ class Extractor:
                             self.progress(corpus.name, end, total)
                 if stopping and end < total:
                     ranks.wait()
-                    raise Interrupted(f"stopped at {end} of {total} films; run it again to go on")
+                    raise Interrupted(
+                        f"stopped at {end} of {total} films; the same command goes on from there"
+                    )
         if kept is not None:
             part.replace(path)
             note.unlink()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 
+import faults
 import pytest
 
 SURVIVED, REFUSED = "survived", "refused"
@@ -30,6 +32,12 @@ def ledger(request: pytest.FixtureRequest) -> Ledger:
     kept = Ledger()
     request.node.user_properties.append(("faults", kept.entries))
     return kept
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left() -> Iterator[None]:
+    yield
+    faults.end_all()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -116,7 +116,8 @@ class Command:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         given = (list(words), folder, point, slow or {})
-        self.process = _context.Process(target=_begin, args=given, daemon=True)
+        # No daemon: those may not have workers.  end_all ends what a test leaves behind.
+        self.process = _context.Process(target=_begin, args=given)
         self.process.start()
         _started.append(self)
 

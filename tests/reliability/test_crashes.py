@@ -10,7 +10,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,12 +78,6 @@ CHANGES = {
     "checkpoint": {"every": 4, "keep": 1, "best": True},
     "eval": {"every": 1, "forgetting_every": 2, "batch_size": 16},
 }
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left() -> Iterator[None]:
-    yield
-    faults.end_all()
 
 
 @pytest.fixture(scope="module")
