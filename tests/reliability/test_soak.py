@@ -124,20 +124,31 @@ def test_a_hundredth_of_the_films_is_broken(
     }  # fmt: skip
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
     out = tmp_path / "out"
-    words = ["train", "-c", str(tmp_path / "run.yaml"), "--recipe", "default", "--out", str(out)]
-    assert cli.run([*words, "--max-bad", str(bad - 1)]) == 3
-    *_, line = capfd.readouterr().err.splitlines()
-    assert f"{bad} of {rows} films cannot be read" in line
-    listing = (tmp_path / "stores" / "many-bad.csv").read_text().splitlines()
-    assert len(listing) == 1 + bad
-    assert listing[1].startswith("00000/007.png,")
-    assert not out.exists() or not (out / "checkpoints").exists()
-    for _ in range(bad):
-        ledger.refused("soak: broken films")
-    assert cli.run([*words, "--max-bad", str(bad)]) == 0
+    words = ["train", "-c", str(tmp_path / "run.yaml"), "--recipe", "default"]
+    few, enough = (["--max-bad", str(count)] for count in (bad - 1, bad))
+    if rows <= 10_000:  # what is broken is read twice then
+        assert cli.run([*words, *few, "--out", str(out)]) == 3
+        refused(tmp_path, rows, capfd, ledger)
+        assert not out.exists() or not (out / "checkpoints").exists()
+    assert cli.run([*words, *enough, "--out", str(out)]) == 0
     assert (out / "checkpoints" / "last.pt").is_file()
     (store,) = (tmp_path / "stores").glob("many-*")
     manifest = json.loads((store / "manifest.json").read_text())
     assert (manifest["films"], len(manifest["bad"])) == (rows, bad)
     (part,) = exposure.load(out).parts
     assert len(part.films) == rows // FOLDER * 971  # not 20 held out, nor 9 that are broken
+    ledger.survived("soak: broken films")
+    capfd.readouterr()
+    assert cli.run([*words, *few, "--out", str(tmp_path / "again")]) == 3
+    refused(tmp_path, rows, capfd, ledger)
+
+
+def refused(tmp_path: Path, rows: int, capfd: pytest.CaptureFixture[str], ledger: Any) -> None:
+    """It is one line, and all are listed."""
+    bad = rows // FOLDER * BROKEN
+    *_, line = capfd.readouterr().err.splitlines()
+    assert f"{bad} of {rows} films cannot be read" in line
+    listing = (tmp_path / "stores" / "many-bad.csv").read_text().splitlines()
+    assert len(listing) == 1 + bad
+    assert listing[1].startswith("00000/007.png,")
+    ledger.refused("soak: broken films")
