@@ -130,6 +130,24 @@ def test_asked_to_stop_it_saves_first(small: Small, tmp_path: Path) -> None:
     assert lines(tmp_path / "a") == lines(tmp_path / "b")
 
 
+def test_what_torch_draws_is_drawn_by_the_step(small: Small, tmp_path: Path) -> None:
+    """Drop path goes on as if nothing had been interrupted, whatever was drawn meanwhile."""
+    config = small(cycles=1, log={"every": 1}, checkpoint={"every": 1000})
+    config["model"] = {
+        "backbone": "timm", "init": "random", "features": 8,
+        "options": {"name": "test_convnext", "kwargs": {"drop_path_rate": 0.5}},
+    }  # fmt: skip
+    config["views"] = {"size": 32}
+    config["tasks"] = [{"dataset": "phantom-north", "steps": 8}]
+    train(config, out=tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(config, out=tmp_path / "out", watching=(_Stop(3),))
+    torch.rand(7)
+    train(config, out=tmp_path / "out", resume=True)
+    assert state(tmp_path / "out") == state(tmp_path / "whole")
+    assert lines(tmp_path / "out") == lines(tmp_path / "whole")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

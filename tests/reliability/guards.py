@@ -54,14 +54,14 @@ GUARDS: tuple[Guard, ...] = (
         file="pretrain.py",
         code="    seed_step(plan.seed, state.step, runtime.ranks.rank)\n",
         without="",
-        tests=("tests/test_resume.py", "tests/reliability/test_crashes.py"),
+        tests=("tests/test_resume.py::test_what_torch_draws_is_drawn_by_the_step",),
     ),
     Guard(
         name="one run in a folder",
         file="run.py",
         code="            if (who := locks.take(file)) is not None:\n",
         without="            if (who := locks.take(file)) == 0:\n",
-        tests=("tests/reliability/test_crashes.py",),
+        tests=("tests/reliability/test_crashes.py::test_two_runs_on_one_folder",),
     ),
     Guard(
         name="a lock follows no link",
@@ -154,9 +154,16 @@ GUARDS: tuple[Guard, ...] = (
     Guard(
         name="a memory map has its room",
         file="arrays.py",
+        code="            os.posix_fallocate(file.fileno(), 0, made.offset + made.nbytes)\n",
+        without="            pass\n",
+        tests=("tests/reliability/test_crashed_work.py::test_a_full_disk",),
+    ),
+    Guard(
+        name="a memory map without room is refused",
+        file="arrays.py",
         code="        if error.errno in (errno.ENOSPC, errno.EDQUOT):",
         without="        if False:",
-        tests=("tests/reliability/test_crashed_work.py",),
+        tests=("tests/reliability/test_crashed_work.py::test_a_memory_map_asks_for_its_room",),
     ),
     Guard(
         name="black films are no twins",

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import faults
+import numpy as np
 import pytest
 import yaml
 from faults import Command, Point
 
 from ark_framework import cli
+from ark_framework.arrays import new_map
 
 LONG = pytest.mark.long
 FILMS = {"phantom-north": {"films": 400, "size": 32}}
@@ -79,7 +81,8 @@ WORKS = {
     "probe": Work(
         words=("probe", "random:tiny", "-c", "FROM/probe.yaml", *NORTH),
         option="--out", needs="stores", stopped=75,
-        points={**STUDY, EMBED: 2}, middle=Point(at=EMBED, call=1),
+        points={**STUDY, EMBED: 2, "ark_framework.transfer.embed:new_map": 1},
+        middle=Point(at=EMBED, call=1),
     ),
     "finetune": Work(
         words=("finetune", "random:tiny", "-c", "FROM/finetune.yaml", "--keep", *NORTH),
@@ -261,6 +264,18 @@ def test_a_full_disk(place: Place, name: str, point: Point, tmp_path: Path, ledg
             assert "Traceback" not in command.err
         again(place, name, home)
         ledger.refused(f"full disk: {name}")
+
+
+def test_a_memory_map_asks_for_its_room(tmp_path: Path, ledger: Any) -> None:
+    """Less than all of it is refused at once: later it would be the end of the process."""
+    with faults.small_disk(tmp_path / "disk", size="256k") as disk:
+        with pytest.raises(OSError, match="No space left"):
+            new_map(disk / "map.npy", dtype=np.uint8, shape=(1_000_000,))
+        assert not list(disk.iterdir())
+        made = new_map(disk / "map.npy", dtype=np.uint8, shape=(200_000,))
+        with faults.filled(disk):
+            made[:] = 1
+    ledger.refused("full disk: memory map")
 
 
 @pytest.mark.long
