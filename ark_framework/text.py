@@ -21,6 +21,16 @@ def is_name(text: str) -> bool:
     return bool(text.strip()) and not re.search(r"[\t\n]", text) and printable(text) == text
 
 
+def file_stem(*words: str) -> str:
+    """Return words as the beginning of a file's name, in at most 200 of the 255 bytes that it has.
+
+    Letters, digits, points and dashes stay.  Other words may give the same: add what tells them
+    apart.
+    """
+    plain = ("".join(c if c.isalnum() or c in ".-" else "-" for c in word) for word in words)
+    return "_".join(plain).encode()[:200].decode(errors="ignore")
+
+
 def markdown(text: str) -> str:
     """Return text that Markdown takes as it is: no tag, no further column, no markup."""
     for mark in ("\\", "|", "*", "_", "`", "["):

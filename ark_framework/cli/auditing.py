@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ark_framework.cli.pages import RESEARCH, flat, listed, origin, show
 from ark_framework.report.command import bare
+from ark_framework.text import file_stem
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -113,13 +115,19 @@ def _keep(subject: Subject, folder: Path) -> None:
     from ark_framework.run import write_text
 
     said = subject.predictions
-    words = (said.dataset, said.model)
-    name = "_".join("".join(c if c.isalnum() or c in ".-" else "-" for c in w) for w in words)
-    write_text(folder / f"{name[:200]}.csv", said.frame.to_csv(index=False))
+    name = _file_of(said.dataset, said.model)
+    write_text(folder / f"{name}.csv", said.frame.to_csv(index=False))
     if subject.exclusive is not None:
-        beside = folder / f".{name[:200]}.npz"
+        beside = folder / f".{name}.npz"
         subject.exclusive.save(beside)
-        beside.replace(folder / f"{name[:200]}_one-sex.npz")
+        beside.replace(folder / f"{name}_one-sex.npz")
+
+
+def _file_of(dataset: str, model: str) -> str:
+    """Name a file by both; what had to be spelled otherwise or cut is told apart by a digest."""
+    said = f"{dataset}_{model}"
+    name = file_stem(dataset, model)
+    return name if name == said else f"{name}-{hashlib.sha256(said.encode()).hexdigest()[:8]}"
 
 
 def _about(found: Findings) -> Iterator[str]:

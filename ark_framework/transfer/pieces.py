@@ -17,14 +17,13 @@ from ark_framework.errors import Interrupted
 from ark_framework.exposure import Answer
 from ark_framework.run import write_text
 from ark_framework.runtime import Runtime
+from ark_framework.text import file_stem
 from ark_framework.transfer.candidate import Candidate
 from ark_framework.transfer.datasets import Datasets, digest
 from ark_framework.transfer.ledger import Ledger
 from ark_framework.transfer.outcome import Outcome
 from ark_framework.transfer.settings import StudyConfig
 from ark_framework.transfer.splits import Split, folds, official
-
-LONGEST = 200  # letters of a file's name, before its key; file systems take 255 bytes
 
 
 @dataclass(kw_only=True)
@@ -137,8 +136,7 @@ def _file_of(found: Outcome, key: str) -> str:
         for name in ("split", "seed", "films", "fraction", "draw", "head")
         if name in found.setting
     ]
-    name = "_".join("".join(c if c.isalnum() or c in ".-" else "-" for c in w) for w in words)
-    return f"{name[:LONGEST]}_{key}.csv"
+    return f"{file_stem(*words)}_{key}.csv"
 
 
 def _line(found: Sequence[Outcome]) -> str:

@@ -18,6 +18,7 @@ from ark_framework import LabelSchema, PluginError, bundle, cli, config
 from ark_framework.annotations import validate
 from ark_framework.blueprint import Blueprint, Preprocessing, TaskHead
 from ark_framework.builtin import table as builtin_table
+from ark_framework.cli.auditing import _file_of as _audit_of
 from ark_framework.errors import CheckpointError, ConfigError, DataError, MachineError
 from ark_framework.images import resolve_below
 from ark_framework.transfer.outcome import Outcome
@@ -231,7 +232,7 @@ def test_names_on_the_command_line_are_no_paths(
     ledger.refused("hostile name")
 
 
-@pytest.mark.parametrize("name", ["../../x", "/etc/x", "a\0b", "..", "x" * 999, "a\nb"])
+@pytest.mark.parametrize("name", ["../../x", "/etc/x", "a\0b", "..", "x" * 999, "肺" * 99, "a\nb"])
 def test_predictions_lie_in_their_folder(name: str, tmp_path: Path, ledger) -> None:
     """Models of a study are called as people like."""
     found = Outcome(
@@ -240,7 +241,10 @@ def test_predictions_lie_in_their_folder(name: str, tmp_path: Path, ledger) -> N
     )  # fmt: skip
     file = predictions_of(tmp_path, Outcome(**{**vars(found), "predictions": _file_of(found, "k")}))
     assert file.resolve().parent == tmp_path / "predictions"
-    assert len(file.name) < 255
+    assert len(file.name.encode()) < 255
+    audits = {_audit_of("set", name), _audit_of("set", f"{name}-"), _audit_of("set", f"{name}/")}
+    assert len(audits) == 3
+    assert all(len(each.encode()) < 240 and "/" not in each for each in audits)
     ledger.survived("hostile name")
 
 
