@@ -52,6 +52,16 @@ def test_multilabel(tmp_path: Path) -> None:
     assert read.frame["view"].tolist() == ["PA", None]
 
 
+def test_names_that_are_no_paths(tmp_path: Path) -> None:
+    """``files`` says where an image lies; it must say it of the image."""
+    lines = ["case,a,who", "0017,1,p", "u/18,0,q"]
+    told = {"labels": ["a"], "image": "case", "patient": "who"}
+    read = table(options(tmp_path, lines, files="xr/{image}.dcm", **told))
+    assert read.frame["image"].tolist() == ["xr/0017.dcm", "xr/u/18.dcm"]
+    with pytest.raises(ValidationError, match=r"files needs \{image\} in it"):
+        options(tmp_path, lines, files="xr/", **told)
+
+
 def test_sexes(tmp_path: Path) -> None:
     """Male/female in any case are understood, unknown is missing, anything else is refused."""
     lines = ["image,a,g", "1.png,1,female", "2.png,0,M", "3.png,0,Unknown", "4.png,0,"]

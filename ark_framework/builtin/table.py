@@ -8,6 +8,7 @@ import io
 import re
 import zlib
 from collections.abc import Sequence
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
@@ -52,7 +53,9 @@ class TableOptions(BaseModel):
         label_column: For ``multiclass``: the column that holds each image's class name.
         masks: For ``mask``: by label, the path of its mask below ``root`` with ``{stem}`` for the
             image's name without folder and ending, such as ``masks/{stem}.png``; above 127 is in.
-        image: Column with the image's path below ``root``.
+        image: Column with the image's path below ``root``, or with what ``files`` makes one of.
+        files: Where an image lies below ``root``, with ``{image}`` for what its column says, such
+            as ``films/{image}.png``.
         patient: Column with the patient; without it each image is its own patient.
         split: Column with train, val or test; without it all is train, but for ``test_fraction``.
         test_fraction: Share of the patients whose images are drawn as test where there is no
@@ -72,6 +75,7 @@ class TableOptions(BaseModel):
     label_column: str | None = None
     masks: dict[str, str] = Field(default_factory=dict)
     image: str = "image"
+    files: str = "{image}"
     patient: str | None = None
     split: str | None = None
     test_fraction: float = Field(default=0.0, ge=0, lt=1)
@@ -86,6 +90,8 @@ class TableOptions(BaseModel):
             raise ValueError("give masks with kind mask, and labels with any other kind")
         if self.label_column and self.kind != "multiclass":
             raise ValueError("label_column goes with kind multiclass only")
+        if "{image}" not in self.files:
+            raise ValueError("files needs {image} in it, for what the image's column says")
         if self.split and self.test_fraction:
             raise ValueError("test_fraction draws a test split where there is no split column")
         taken = sorted(set(self.labels) & set(COLUMNS))
@@ -120,6 +126,7 @@ def read(options: TableOptions) -> pd.DataFrame:
     roles |= {f"group:{column}": column for column in options.groups}
     frame = _csv(path, [*roles.values(), *wanted, *classes])
     table = frame[list(roles.values())].set_axis(list(roles), axis=1)
+    table["image"] = table["image"].map(partial(_file, options.files), na_action="ignore")
     table["split"] = table["split"].replace(SPLIT) if options.split else _drawn(table, options)
     if options.sex:
         lower = table["sex"].str.strip().str.lower()
@@ -130,6 +137,10 @@ def read(options: TableOptions) -> pd.DataFrame:
     if options.kind == "mask":
         _check_masks(table["image"], options)
     return table.join(frame[wanted].apply(_numbers))
+
+
+def _file(pattern: str, image: str) -> str:
+    return pattern.replace("{image}", image)
 
 
 def _drawn(table: pd.DataFrame, options: TableOptions) -> list[str]:

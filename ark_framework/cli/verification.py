@@ -130,6 +130,8 @@ def _absent(source: Source, sizes: np.ndarray) -> Iterator[Finding]:
     if missing.any():
         part = f"unpack what is missing below {root}"
         other = f"name the folder that image paths start at: ark data link {name} PATH"
+        if "files" in source.spec.options.model_fields:
+            other += f", or say where they lie in it: data.{name}.files: FOLDER/{{image}}.png"
         yield Finding(
             message=f"{int(missing.sum())} of {films} films are missing, first "
             f"{source.images[int(missing.argmax())]!r}",
