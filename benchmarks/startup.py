@@ -95,6 +95,7 @@ def main() -> None:
     with TemporaryDirectory() as name:
         folder = Path(name)
         make_world(folder, given.rows)
+        start(folder, -1)  # compiles
         runs = [start(folder, turn) for turn in range(given.turns)]
         if given.profile:
             start(folder, given.turns, profile="1")
@@ -191,7 +192,9 @@ def start(folder: Path, turn: int, **more: str) -> dict[str, Any]:
         **more,
         "PYTHONPATH": os.pathsep.join([str(folder / "site"), os.environ.get("PYTHONPATH", "")]),
         "ARK_CONFIG_HOME": str(folder / "config"),
+        "PYTHONPYCACHEPREFIX": str(folder / "compiled"),  # as pip compiles what it installs
     }
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     words = [
         "train", "--plugins", "ark-million", "--data", f"million={folder / 'films'}",
         "--store", str(folder / "stores"), "--out", str(folder / f"run-{turn}"),
