@@ -17,6 +17,7 @@ import pandas as pd
 
 from ark_framework.annotations import SPLITS, AnnotationTable
 from ark_framework.store import Store
+from ark_framework.text import counted
 from ark_framework.twins import twins
 
 HELD_OUT = ("val", "test")
@@ -111,10 +112,12 @@ class Leaks:
 
     def describe(self) -> str:
         """Return the counts in words."""
-        return ", ".join(
-            f"{count} training films of {dataset} are in the {split} split of {other}"
-            for (dataset, other, split), count in self.told.items()
-        )
+        told = []
+        for (dataset, other, split), count in self.told.items():
+            are = "is" if count == 1 else "are"
+            films = counted(count, "training film")
+            told.append(f"{films} of {dataset} {are} in the {split} split of {other}")
+        return ", ".join(told)
 
 
 def audit(

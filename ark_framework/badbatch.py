@@ -23,7 +23,7 @@ from ark_framework.events import StepRecord
 from ark_framework.plan import RunPlan, Visit
 from ark_framework.pretrain import Losses, NotFinite, State, part_losses
 from ark_framework.run import write_text
-from ark_framework.runtime import Runtime, seed_step
+from ark_framework.runtime import Runtime
 
 # Films or steps that are named where a line has to do; all films are in the file.
 NAMED = 3
@@ -116,7 +116,7 @@ class BadBatches:
         visit, number = self._where(step)
         names = self.plan.task_names(visit)
         values = torch.zeros(len(names) + 1, device=self.runtime.device)
-        seed_step(self.plan.seed, step, self.runtime.ranks.rank)
+        self.runtime.seed_step(self.plan.seed, step)
         with closing(self.batches(visit, number)) as batches:
             for piece in next(batches).pieces(self.runtime.piece):
                 each, consistency = part_losses(state, piece, losses, self.runtime)

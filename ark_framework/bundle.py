@@ -68,7 +68,7 @@ def write(
     except (OSError, SafetensorError) as error:
         shutil.rmtree(beside, ignore_errors=True)
         why = getattr(error, "strerror", None) or error
-        raise MachineError(f"cannot write {out}: {why}; free some space") from error
+        raise MachineError(f"cannot write {out}: {why}") from error
 
 
 def is_bundle(path: Path) -> bool:

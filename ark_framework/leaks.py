@@ -12,6 +12,7 @@ from ark_framework.audit import Audited, Leaks, audit
 from ark_framework.corpus import Corpus
 from ark_framework.errors import DataError
 from ark_framework.linked import audited
+from ark_framework.text import counted
 
 # From here on the comparison takes long enough to say so.
 MANY = 20_000
@@ -114,10 +115,11 @@ def repeat(corpora: Mapping[str, Corpus], record: LeakRecord) -> dict[str, Corpu
 
 
 def _refusal(leaks: Leaks) -> str:
+    films, patients = (counted(n, "film") for n in (leaks.film_count, leaks.patient_count))
     return (
         f"{leaks.describe()}: a score there would be of films seen in training; --leaks drop "
-        f"leaves those {leaks.film_count} films out, --leaks drop-patients all "
-        f"{leaks.patient_count} films of held-out patients, --leaks allow trains on them all"
+        f"leaves {films} out, --leaks drop-patients all {patients} of held-out patients, --leaks "
+        "allow trains on all of them"
     )
 
 
@@ -126,11 +128,11 @@ def _tell(leaks: Leaks, record: LeakRecord, say: Callable[[str], None]) -> None:
         why = "scores there are of films seen in training; a published list may hold them too"
         say(f"leaks: {leaks.describe()}" + (f" ({why})" if record.policy == "allow" else ""))
     for name, images in record.dropped.items():
-        say(f"leaks: {record.policy}: {len(images)} training films of {name} are left out")
+        say(f"leaks: {record.policy}: left out: {counted(len(images), 'training film')} of {name}")
     if leaks.patient_count > leaks.film_count and record.policy != "drop-patients":
         say(
-            f"leaks: {leaks.patient_count} training films are of patients who are held out "
-            "somewhere; --leaks drop-patients leaves them out"
+            f"leaks: {counted(leaks.patient_count, 'training film')} of patients who are held out "
+            "somewhere; --leaks drop-patients leaves out all of them"
         )
     for pair in record.narrow:
         say(f"leaks: {pair} are so large that only re-encoded films were searched for")

@@ -24,6 +24,7 @@ from ark_framework.registry import Registry
 from ark_framework.roots import check_names
 from ark_framework.runtime import seeded
 from ark_framework.specs import HeadSpec, LabelSchema
+from ark_framework.text import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +113,7 @@ def _opened(
         if not len(corpus.table.rows("test")):
             say(f"{name}: no test films; it trains, and is not scored at the end")
         if corpus.store.bad:
-            say(f"{name}: {len(corpus.store.bad)} unreadable films are left out")
+            say(f"{name}: left out: {counted(len(corpus.store.bad), 'unreadable film')}")
     return corpora
 
 

@@ -27,7 +27,7 @@ from ark_framework.errors import RunError
 from ark_framework.events import StepRecord
 from ark_framework.model import ArkModel, FilmEncoder, trainable
 from ark_framework.plan import RunPlan, Visit
-from ark_framework.runtime import Runtime, seed_step
+from ark_framework.runtime import Runtime
 from ark_framework.teacher import Teacher
 from ark_framework.views import Part, Views
 
@@ -185,7 +185,7 @@ def _step(
     weight = plan.consistency_weight(plan.update_of(visit, state.step))
     for group in state.optimizer.param_groups:
         group["lr"] = plan.lr(state.step)
-    seed_step(plan.seed, state.step, runtime.ranks.rank)
+    runtime.seed_step(plan.seed, state.step)
     state.bad.begin()
     values = torch.zeros(3, device=runtime.device)
     for piece in views.pieces(runtime.piece):

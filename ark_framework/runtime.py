@@ -51,6 +51,16 @@ class Runtime:
         several = f"{count} processes, each of " if count > 1 else ""
         return f"{self.device.type}, {several}{threads} thread{'s' if threads > 1 else ''}"
 
+    def seed_step(self, seed: int, step: int) -> None:
+        """Seed torch's own draws, such as drop path, for one step on this rank."""
+        state = np.random.SeedSequence([seed, step, self.ranks.rank]).generate_state(1, np.uint64)
+        drawn = int(state[0] >> np.uint64(1))
+        if self.device.type == "cpu":
+            # torch's would also format a traceback for each kind of device that is not in use.
+            torch.default_generator.manual_seed(drawn)
+        else:
+            torch.manual_seed(drawn)
+
     def autocast(self) -> torch.autocast:
         """Return the autocast context of this precision."""
         return torch.autocast(
@@ -117,16 +127,6 @@ def generator(seed: int, purpose: int, *where: int) -> np.random.Generator:
     """
     counter = [0, *reversed([0] * (3 - len(where)) + list(where))]
     return np.random.Generator(np.random.Philox(counter=counter, key=[seed, purpose]))
-
-
-def seed_step(seed: int, step: int, rank: int = 0) -> None:
-    """Seed torch's own draws, such as drop path, for one step."""
-    state = np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)
-    drawn = int(state[0] >> np.uint64(1))
-    # As torch.manual_seed, which also formats a traceback for each kind of device that is not here.
-    torch.default_generator.manual_seed(drawn)
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        torch.cuda.manual_seed_all(drawn)
 
 
 @contextmanager

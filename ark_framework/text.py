@@ -21,6 +21,11 @@ def is_name(text: str) -> bool:
     return bool(text.strip()) and not re.search(r"[\t\n]", text) and printable(text) == text
 
 
+def counted(count: int, one: str) -> str:
+    """Return a count and what is counted: ``1 film``, ``1,000 films``."""
+    return f"{count:,} {one}" if count == 1 else f"{count:,} {one}s"
+
+
 def file_stem(*words: str) -> str:
     """Return words as the beginning of a file's name, in at most 200 of the 255 bytes that it has.
 

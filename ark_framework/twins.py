@@ -44,10 +44,13 @@ def _fits(pairs: np.ndarray, ours: int, theirs: int) -> bool:
 
 def _twins(mine: Store, other: Store) -> np.ndarray:
     itself = mine.folder == other.folder
-    rows, repeats = _distinct(mine)
-    columns = rows if itself else _distinct(other)[0]
-    ours, theirs = prints.store_hashes(mine)[rows], prints.store_hashes(other)[columns]
-    pairs = _pairs(ours, theirs, itself=itself)
+    ours = theirs = prints.store_hashes(mine)
+    rows, repeats = _distinct(mine, ours)
+    columns = rows
+    if not itself:
+        theirs = prints.store_hashes(other)
+        columns, _ = _distinct(other, theirs)
+    pairs = _pairs(ours[rows], theirs[columns], itself=itself)
     pairs[:, 0], pairs[:, 1] = rows[pairs[:, 0]], columns[pairs[:, 1]]
     found = pairs[_confirmed(mine, other, pairs), :2]
     if itself:
@@ -55,9 +58,8 @@ def _twins(mine: Store, other: Store) -> np.ndarray:
     return found[np.lexsort((found[:, 1], found[:, 0]))]
 
 
-def _distinct(store: Store) -> tuple[np.ndarray, np.ndarray]:
+def _distinct(store: Store, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows of distinct films that are not flat, and pairs of one and what repeats it."""
-    hashes = prints.store_hashes(store)
     words = hashes.reshape(len(hashes), -1).view(np.uint64)
     factors = np.random.default_rng(0).integers(0, 2**64, words.shape[1], dtype=np.uint64)
     flat = prints.hashes(np.zeros((1, *store.images.shape[1:]), np.uint8)).reshape(-1)

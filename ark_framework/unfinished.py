@@ -8,7 +8,6 @@ mended, with those alone.
 from __future__ import annotations
 
 import csv
-import errno
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
@@ -135,11 +134,10 @@ def _begin_partial(pack: Pack, count: int) -> None:
         new_map(partial / "images.npy", dtype=np.uint8, shape=pack.shape)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
         gigabytes = int(np.prod(pack.shape)) / 1e9
         raise MachineError(
-            f"{pack.source.spec.name}: {partial.parent} has no room for {gigabytes:.2f} GB"
+            f"{pack.source.spec.name}: cannot take {gigabytes:.2f} GB of {partial.parent}: "
+            f"{error.strerror}; make room, or choose another folder with --store"
         ) from error
 
 

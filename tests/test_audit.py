@@ -96,7 +96,7 @@ def test_declared_films_and_patients() -> None:
     assert leaks.patients["nih"].tolist() == [0, 1]
     assert leaks.films["rsna"].tolist() == []
     assert leaks.patients["rsna"].tolist() == [1]
-    assert leaks.describe() == "1 training films of nih are in the test split of rsna"
+    assert leaks.describe() == "1 training film of nih is in the test split of rsna"
 
 
 def test_one_film_makes_two_patients_one() -> None:

@@ -162,7 +162,7 @@ def test_broken_films_may_be_allowed(run: Path, capfd: pytest.CaptureFixture[str
     cut_png(run)
     given = ["train", "-c", str(run / "run.yaml"), "--out", str(run / "out")]
     assert cli.run([*given, "--max-bad", "1"]) == 0
-    assert "1 unreadable films are left out" in capfd.readouterr().out
+    assert "left out: 1 unreadable film\n" in capfd.readouterr().out
 
 
 def test_without_the_mistake_it_trains(run: Path, capfd: pytest.CaptureFixture[str]) -> None:

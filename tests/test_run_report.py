@@ -20,7 +20,8 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, average_precision_score, roc_auc_score
 
 from ark_framework import cli
-from ark_framework.fairness.results import TABLES, TEXTS
+from ark_framework.cli.auditing import plain
+from ark_framework.fairness.results import TABLES, TEXTS, Findings
 from ark_framework.launch import train
 from ark_framework.report import lines
 from ark_framework.report.lines import Point
@@ -428,8 +429,17 @@ def test_studies_are_read_as_they_were_written(made: Path) -> None:
         frame = getattr(audit, name)
         assert len(again) == len(frame)
         for column in set(again.select_dtypes("number")) - {*TEXTS}:
-            kept = again[column].replace([np.inf, -np.inf], np.nan)  # JSON has no infinity
-            np.testing.assert_allclose(kept, frame[column].astype(float), atol=1e-8)
+            np.testing.assert_allclose(again[column], frame[column].astype(float), atol=1e-8)
+
+
+@pytest.mark.parametrize("cuts", [[], [0.5, np.nan], [np.inf, 0.25, np.nan]])
+def test_a_cut_that_calls_nobody_is_kept(cuts: list[float], tmp_path: Path) -> None:
+    """JSON has no infinity; it is not the same as no cut."""
+    thresholds = pd.DataFrame({"label": ["x"] * len(cuts), "cut": cuts})
+    found = Findings(about={}, notes=(), settings={}, thresholds=thresholds)
+    (tmp_path / results.FINDINGS).write_text(json.dumps(plain(found), allow_nan=False))
+    again = results.audited(tmp_path, "audit").findings.thresholds
+    np.testing.assert_array_equal(again["cut"].astype(float), cuts)
 
 
 def test_overlays_are_shown_where_their_terms_allow(tmp_path: Path) -> None:

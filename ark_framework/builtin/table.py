@@ -8,7 +8,6 @@ import io
 import re
 import zlib
 from collections.abc import Sequence
-from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
@@ -126,7 +125,10 @@ def read(options: TableOptions) -> pd.DataFrame:
     roles |= {f"group:{column}": column for column in options.groups}
     frame = _csv(path, [*roles.values(), *wanted, *classes])
     table = frame[list(roles.values())].set_axis(list(roles), axis=1)
-    table["image"] = table["image"].map(partial(_file, options.files), na_action="ignore")
+    if options.files != "{image}":
+        table["image"] = table["image"].map(
+            lambda image: options.files.replace("{image}", image), na_action="ignore"
+        )
     table["split"] = table["split"].replace(SPLIT) if options.split else _drawn(table, options)
     if options.sex:
         lower = table["sex"].str.strip().str.lower()
@@ -137,10 +139,6 @@ def read(options: TableOptions) -> pd.DataFrame:
     if options.kind == "mask":
         _check_masks(table["image"], options)
     return table.join(frame[wanted].apply(_numbers))
-
-
-def _file(pattern: str, image: str) -> str:
-    return pattern.replace("{image}", image)
 
 
 def _drawn(table: pd.DataFrame, options: TableOptions) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,7 +100,7 @@ def settings(config: FairnessConfig) -> dict[str, str]:
 
 
 def plain(found: Findings) -> dict[str, Any]:
-    """Return all of it as plain data; NaN as ``None``."""
+    """Return all of it as plain data; NaN as ``None``, a cut that calls nobody as ``"inf"``."""
     from ark_framework.fairness.results import TABLES
 
     about = [
@@ -107,6 +108,9 @@ def plain(found: Findings) -> dict[str, Any]:
         for (model, dataset), told in found.about.items()
     ]
     tables = {name: json.loads(getattr(found, name).to_json(orient="records")) for name in TABLES}
+    for row, cut in zip(tables["thresholds"], found.thresholds["cut"], strict=True):
+        if math.isinf(cut):  # JSON has none
+            row["cut"] = str(cut)
     return {"about": about, "notes": found.notes, "settings": dict(found.settings), **tables}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ark_framework.annotations import SPLITS, AnnotationTable
+from ark_framework.builtin.table import TableOptions
 from ark_framework.cli.census import shared_patients
 from ark_framework.config import StoreConfig
 from ark_framework.specs import DatasetCard, DatasetSpec
@@ -130,7 +131,7 @@ def _absent(source: Source, sizes: np.ndarray) -> Iterator[Finding]:
     if missing.any():
         part = f"unpack what is missing below {root}"
         other = f"name the folder that image paths start at: ark data link {name} PATH"
-        if "files" in source.spec.options.model_fields:
+        if issubclass(source.spec.options, TableOptions):
             other += f", or say where they lie in it: data.{name}.files: FOLDER/{{image}}.png"
         yield Finding(
             message=f"{int(missing.sum())} of {films} films are missing, first "

@@ -85,6 +85,8 @@ def audited(path: Path, name: str) -> Audited:
             for each in told["about"]
         }
         tables = {table: pd.DataFrame(told[table]) for table in TABLES}
+        if "cut" in (cuts := tables["thresholds"]):
+            cuts["cut"] = pd.to_numeric(cuts["cut"])  # one that calls nobody is "inf"
         notes, settings = tuple(told["notes"]), dict(told["settings"])
         found = Findings(about=about, notes=notes, settings=settings, **tables)
     except (KeyError, TypeError, ValueError) as error:

@@ -20,6 +20,7 @@ from ark_framework.ranks import SINGLE, Ranks
 from ark_framework.registry import Registry
 from ark_framework.roots import check_names
 from ark_framework.specs import LabelSchema
+from ark_framework.text import counted
 from ark_framework.transfer.candidate import Candidate
 
 
@@ -127,7 +128,9 @@ class Datasets:
                 "films were set aside, by patient"
             )
         if corpus.store.bad:
-            self.say(f"{corpus.name}: {len(corpus.store.bad)} unreadable films are left out")
+            self.say(
+                f"{corpus.name}: left out: {counted(len(corpus.store.bad), 'unreadable film')}"
+            )
 
 
 def digest(corpus: Corpus, *rows: np.ndarray) -> str:

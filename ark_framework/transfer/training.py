@@ -24,7 +24,7 @@ from ark_framework.corpus import Corpus
 from ark_framework.durations import left
 from ark_framework.errors import CheckpointError, Interrupted, RunError
 from ark_framework.model import FilmEncoder, trainable
-from ark_framework.runtime import Runtime, seed_step
+from ark_framework.runtime import Runtime
 from ark_framework.schedule import LearningRate
 from ark_framework.tensors import must_fit
 from ark_framework.transfer.layers import layered_optimizer
@@ -158,7 +158,7 @@ class Training:
         if config.freeze == "backbone":
             self.model.backbone.requires_grad_(requires_grad=False)
         self.config, self.seed, self.work, self.say = config, seed, work, say
-        self.ranks = runtime.ranks
+        self.runtime, self.ranks = runtime, runtime.ranks
         runtime.share_batch_norm(model, say)
         self.trained = [each for _, each in trainable(model)]
         self.total = config.steps or config.epochs * objective.steps
@@ -220,7 +220,7 @@ class Training:
         self.model.train()
         if self.config.freeze == "backbone":
             self.model.backbone.eval()
-        seed_step(self.seed, self.step, self.ranks.rank)
+        self.runtime.seed_step(self.seed, self.step)
         value = torch.zeros((), device=self.bad.device)
         if (loss := self.objective.loss(self.step)) is not None:
             loss.backward()  # type: ignore[no-untyped-call]

@@ -52,7 +52,7 @@ GUARDS: tuple[Guard, ...] = (
     Guard(
         name="draws are a function of the step",
         file="pretrain.py",
-        code="    seed_step(plan.seed, state.step, runtime.ranks.rank)\n",
+        code="    runtime.seed_step(plan.seed, state.step)\n",
         without="",
         tests=("tests/test_resume.py::test_what_torch_draws_is_drawn_by_the_step",),
     ),
